@@ -1,0 +1,1 @@
+"""One Dagster asset graph that keeps a manga store assistant's models honest."""

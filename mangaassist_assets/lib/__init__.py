@@ -1,0 +1,1 @@
+"""Plain Python: no dagster, no bentoml. One package per area of the graph."""
