@@ -1,0 +1,47 @@
+"""When an asset is rebuilt without being asked: one rule for the whole graph, and the sensor that applies it."""
+
+import dagster as dg
+
+AC = dg.AutomationCondition
+
+
+def when_inputs_change() -> dg.AutomationCondition:
+    """Rebuild once an input's content, the asset's own code, or its settings have changed.
+
+    The clauses, and why each is as it is:
+
+    - `inputs_changed` compares data versions, which here are content digests. Dagster's `eager()` compares
+      materialisations, so an upstream asset that is rebuilt to the same bytes would retrain every model below it.
+    - `changed` is an edge: true on one tick only. If the asset cannot run on that tick (it is running, an input is running,
+      a blocking check has failed), the edge would be lost. `.since(handled)` latches it until a run has been asked for.
+    - `handled` does not clear a change that arrives on the very tick on which the run for the previous one is acknowledged: that
+      run may have read the input before it changed.
+    - `failed_first` asks for one more run when a run fails, so that an update whose run met a passing trouble is not forgotten.
+      `execution_failed()` is a level, and its rising edge comes back with every retry; the rising edge of its latch comes
+      once between two changes or successes. What fails twice on the same input waits for a new input or for a person.
+    - Nothing starts on the first evaluation: opening a UI on an empty instance does not train models. `mangaassist run`, or
+      materialising once, is the start; from then on the graph keeps itself up.
+    """
+    inputs_changed = AC.any_deps_match(AC.data_version_changed()).with_label("inputs_changed")
+    logic_changed = AC.code_version_changed()
+    went_missing = (AC.newly_missing() & ~AC.initial_evaluation()).with_label("went_missing")
+    changed = (inputs_changed | logic_changed | went_missing).with_label("changed")
+
+    failed = AC.execution_failed().newly_true().since(changed | AC.newly_updated())
+    failed_first = failed.newly_true().with_label("failed_first")
+
+    handled = ((AC.newly_requested() | AC.newly_updated()) & ~changed).with_label("handled")
+    owed = (changed | failed_first).since(handled).with_label("owed")
+
+    idle = ~AC.in_progress() & ~AC.any_deps_in_progress()
+    inputs_ready = ~AC.any_deps_missing() & AC.all_deps_blocking_checks_passed()
+    return (owed & idle & inputs_ready).with_label("when_inputs_change")
+
+
+automation_sensor = dg.AutomationConditionSensorDefinition(
+    "keep_up_to_date",
+    target=dg.AssetSelection.all(),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Rebuilds what `when_inputs_change` says is owed.",
+)
