@@ -14,8 +14,8 @@ def when_inputs_change() -> dg.AutomationCondition:
       materialisations, so an upstream asset that is rebuilt to the same bytes would retrain every model below it.
     - `changed` is an edge: true on one tick only. If the asset cannot run on that tick (it is running, an input is running,
       a blocking check has failed), the edge would be lost. `.since(handled)` latches it until a run has been asked for.
-    - `handled` does not clear a change that arrives on the very tick on which the run for the previous one is acknowledged: that
-      run may have read the input before it changed.
+    - `handled` does not clear a reason that arrives on the very tick on which the run for the previous one is acknowledged: that
+      run may have read the input before it changed, or may be the one that failed.
     - `failed_first` asks for one more run when a run fails, so that an update whose run met a passing trouble is not forgotten.
       `execution_failed()` is a level, and its rising edge comes back with every retry; the rising edge of its latch comes
       once between two changes or successes. What fails twice on the same input waits for a new input or for a person.
@@ -30,8 +30,9 @@ def when_inputs_change() -> dg.AutomationCondition:
     failed = AC.execution_failed().newly_true().since(changed | AC.newly_updated())
     failed_first = failed.newly_true().with_label("failed_first")
 
-    handled = ((AC.newly_requested() | AC.newly_updated()) & ~changed).with_label("handled")
-    owed = (changed | failed_first).since(handled).with_label("owed")
+    reason = changed | failed_first
+    handled = (~reason & (AC.newly_requested() | AC.newly_updated())).with_label("handled")
+    owed = reason.since(handled).with_label("owed")
 
     idle = ~AC.in_progress() & ~AC.any_deps_in_progress()
     inputs_ready = ~AC.any_deps_missing() & AC.all_deps_blocking_checks_passed()

@@ -1,0 +1,135 @@
+"""The rule that keeps the graph up, told as stories on an ephemeral instance."""
+
+import dagster as dg
+import pytest
+
+from mangaassist_assets.automation import when_inputs_change
+
+
+class Graph:
+    """`source -> model -> report`, a pretend world to change and ticks to answer it."""
+
+    def __init__(self) -> None:
+        self.content, self.broken, self.code = {"source": "a", "model": "m"}, set(), "1"
+        self.instance, self.cursor = dg.DagsterInstance.ephemeral(), None
+
+    def definitions(self) -> dg.Definitions:
+        def make(name, deps, **kwargs):
+            @dg.asset(name=name, deps=deps, **kwargs)
+            def built():
+                if name in self.broken:
+                    raise RuntimeError("broken")
+                return dg.MaterializeResult(data_version=dg.DataVersion(self.content.get(name, "r")))
+
+            return built
+
+        rule = when_inputs_change()
+        return dg.Definitions(
+            assets=[
+                make("source", []),
+                make("model", ["source"], automation_condition=rule, code_version=self.code),
+                make("report", ["model"], automation_condition=rule),
+            ]
+        )
+
+    def build(self, *names: str) -> None:
+        job = self.definitions().resolve_implicit_global_asset_job_def()
+        for name in names:
+            job.execute_in_process(instance=self.instance, asset_selection=[dg.AssetKey(name)], raise_on_error=False)
+
+    def tick(self) -> list[str]:
+        result = dg.evaluate_automation_conditions(
+            defs=self.definitions(), instance=self.instance, cursor=self.cursor, asset_selection=dg.AssetSelection.all()
+        )
+        self.cursor = result.cursor
+        return [name for name in ("model", "report") if result.get_num_requested(dg.AssetKey(name))]
+
+    def ticks(self, n: int = 3) -> list[str]:
+        """Ticks n times, each followed by the runs it asked for; returns all that were asked for."""
+        asked = []
+        for _ in range(n):
+            names = self.tick()
+            self.build(*names)
+            asked += names
+        return asked
+
+
+@pytest.fixture
+def graph():
+    graph = Graph()
+    graph.build("source", "model", "report")
+    assert graph.ticks() == []
+    return graph
+
+
+def test_nothing_starts_by_itself_on_an_empty_instance():
+    assert Graph().ticks() == []
+
+
+def test_a_changed_input_rebuilds_what_is_below_it_once(graph):
+    graph.content |= {"source": "b", "model": "n"}
+    graph.build("source")
+    assert graph.ticks(5) == ["model", "report"]
+
+
+def test_an_input_rebuilt_to_the_same_bytes_reruns_nothing(graph):
+    graph.build("source")
+    assert graph.ticks() == []
+
+
+def test_an_unchanged_result_stops_the_wave_there(graph):
+    graph.content["source"] = "b"
+    graph.build("source")
+    assert graph.ticks(5) == ["model"]
+
+
+def test_changed_code_or_settings_rebuild_the_asset(graph):
+    graph.code = "2"
+    assert graph.ticks() == ["model"]
+
+
+def test_an_update_whose_run_failed_is_not_forgotten(graph):
+    graph.content |= {"source": "b", "model": "n"}
+    graph.build("source")
+    graph.broken = {"model"}
+    assert graph.ticks(1) == ["model"]
+    graph.broken = set()
+    assert graph.ticks(4) == ["model", "report"]
+
+
+def test_the_failure_retry_is_one_run_not_a_treadmill(graph):
+    graph.content |= {"source": "b"}
+    graph.broken = {"model"}
+    graph.build("source")
+    assert graph.ticks(8) == ["model", "model"]
+
+
+def test_a_new_input_tries_a_failed_asset_again(graph):
+    graph.content |= {"source": "b"}
+    graph.broken = {"model"}
+    graph.build("source")
+    graph.ticks(6)
+    graph.content |= {"source": "c"}
+    graph.build("source")
+    assert graph.tick() == ["model"]
+
+
+def test_a_change_that_arrives_while_the_run_for_the_last_one_is_acknowledged_is_kept(graph):
+    graph.content |= {"source": "b", "model": "n"}
+    graph.build("source")
+    assert graph.tick() == ["model"]
+    graph.build("model")
+    graph.content |= {"source": "c", "model": "o"}
+    graph.build("source")
+    assert "model" in graph.ticks(3)
+
+
+def test_what_a_person_already_rebuilt_is_not_rebuilt_again(graph):
+    graph.content |= {"source": "b", "model": "n"}
+    graph.broken = {"model"}
+    graph.build("source", "model")
+    graph.broken = set()
+    asked = graph.tick()
+    assert asked == ["model"]
+    graph.build("model", "report")
+    assert "model" not in graph.ticks(4)
