@@ -23,6 +23,11 @@ class Estimate:
     ci_high: float
     n: int
 
+    @property
+    def is_measured(self) -> bool:
+        """False where nothing was measured: no items, a value that is not finite, or a NaN bound."""
+        return self.n > 0 and math.isfinite(self.value) and not math.isnan(self.ci_low) and not math.isnan(self.ci_high)
+
 
 def proportion(successes: int, n: int) -> Estimate:
     """Share of successes with Wilson's score interval (Wilson 1927); NaN everywhere for n = 0."""
@@ -45,12 +50,11 @@ def bootstrap(n: int, statistic: Callable[[NDArray[np.int64]], float], *, seed: 
 
 
 def paired_difference(before: ArrayLike, after: ArrayLike, *, seed: int, resamples: int = 2000) -> Estimate:
-    """Mean of after - before over the same items, by paired bootstrap.
-
-    Args:
-        before, after: per-item scores, shape (n,), aligned.
-    """
-    change: Floats = np.asarray(after, np.float64) - np.asarray(before, np.float64)
+    """Mean of after - before over the same items, by paired bootstrap; both are scores of shape (n,), aligned item by item."""
+    first, second = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"paired scores must align item by item, got shapes {first.shape} and {second.shape}")
+    change: Floats = second - first
     n = len(change)
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
@@ -65,6 +69,8 @@ def mcnemar_p_value(before_right: ArrayLike, after_right: ArrayLike) -> float:
     from scipy.stats import binomtest
 
     before, after = np.asarray(before_right, bool), np.asarray(after_right, bool)
+    if before.shape != after.shape:
+        raise ValueError(f"paired answers must align item by item, got shapes {before.shape} and {after.shape}")
     only_before, only_after = int((before & ~after).sum()), int((~before & after).sum())
     if only_before + only_after == 0:
         return 1.0
@@ -81,16 +87,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def quantile(values: ArrayLike, q: float) -> Estimate:
-    """The q-quantile with a distribution-free interval from order statistics (Conover 1999, section 3.2)."""
+    """The q-quantile with a distribution-free interval from order statistics (Conover 1999, section 3.2).
+
+    A bound is infinite where n is too small for any observation to be it: the largest of 100 values is no upper limit of their P99,
+    which takes 368. An infinite bound makes a gate INCONCLUSIVE; a bound clipped to the largest value would let it pass.
+    """
     from scipy.stats import binom
 
     ordered: Floats = np.sort(np.asarray(values, np.float64))
     n = len(ordered)
-    if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    low, high = binom.ppf((0.025, 0.975), n, q)
-    pick = lambda rank: float(ordered[int(min(max(rank, 0), n - 1))])  # noqa: E731
-    return Estimate(float(np.quantile(ordered, q)), min(pick(low - 1), float(np.quantile(ordered, q))), max(pick(high), float(np.quantile(ordered, q))), n)
+    if n == 0 or np.isnan(ordered[-1]):  # NaN sorts last
+        return Estimate(math.nan, math.nan, math.nan, n)
+    value = float(np.quantile(ordered, q))
+    low, high = int(binom.ppf(0.025, n, q)) - 1, int(binom.ppf(0.975, n, q))
+    ci_low = float(ordered[low]) if low >= 0 else -math.inf
+    ci_high = float(ordered[high]) if high < n else math.inf
+    return Estimate(value, min(ci_low, value), max(ci_high, value), n)
 
 
 def expected_calibration_error(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15) -> float:
