@@ -1,0 +1,1 @@
+"""What things cost: dated prices, and what a better model is worth."""
