@@ -1,0 +1,30 @@
+-- asset.description = One row per model, slice and intent: what the whole cascade gets right.
+-- asset.column = model_digest | text | Digest of the classifier's bundle.
+-- asset.column = slice | text | Kind of message; all for every message.
+-- asset.column = intent | text | Intent; all for every intent together.
+-- asset.column = n | count | Messages with that slice and intent.
+-- asset.column = precision | ratio | Share of the messages given this intent that have it.
+-- asset.column = recall | ratio | Share of the messages with this intent that were given it.
+-- asset.column = f1 | ratio | Harmonic mean of precision and recall.
+-- asset.column = accuracy | ratio | Share of the messages with the right intent.
+-- asset.column = ci_low | ratio | Lower end of the 95% interval.
+-- asset.column = ci_high | ratio | Upper end of the 95% interval.
+-- asset.column = auc_roc | ratio | Area under the ROC curve of the intent against the rest.
+-- asset.unique = model_digest, slice, intent
+-- asset.not_null = model_digest, slice, intent, n
+-- asset.test = intervals_are_ordered | SELECT * FROM main.intent_metrics WHERE ci_low > ci_high
+SELECT
+    evaluation.model_digest,
+    evaluation.slice,
+    evaluation.intent,
+    evaluation.n,
+    evaluation."precision",
+    evaluation.recall,
+    evaluation.f1,
+    evaluation.accuracy,
+    evaluation.ci_low,
+    evaluation.ci_high,
+    evaluation.auc_roc
+FROM raw.intent_evaluation AS evaluation
+WHERE evaluation.scope = 'cascade'
+ORDER BY evaluation.model_digest, evaluation.slice <> 'all', evaluation.slice, evaluation.intent <> 'all', evaluation.intent

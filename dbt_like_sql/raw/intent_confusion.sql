@@ -1,0 +1,13 @@
+-- asset.description = One row per model, true intent and predicted intent that occurred.
+-- asset.column = model_digest | text | Digest of the classifier's bundle.
+-- asset.column = true_intent | text | Intent by the label.
+-- asset.column = predicted_intent | text | Intent by the cascade.
+-- asset.column = n | count | Messages with this pair.
+-- asset.unique = model_digest, true_intent, predicted_intent
+-- asset.not_null = model_digest, true_intent, predicted_intent, n
+SELECT
+    model_digest::VARCHAR AS model_digest,
+    intent::VARCHAR AS true_intent,
+    predicted::VARCHAR AS predicted_intent,
+    n::BIGINT AS n
+FROM lake.intents.intent_evaluation__confusion

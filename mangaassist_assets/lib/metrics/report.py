@@ -1,0 +1,294 @@
+"""What people decide by: the same tables for a terminal and for the page `report/index.html`.
+
+Both read the published database through `warehouse.query`, so they show what anybody gets who asks it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from mangaassist_assets.lib.artifacts import digest_of, write_atomic
+from mangaassist_assets.lib.metrics.page import Bar, Fact, Section, render
+from mangaassist_assets.lib.metrics.warehouse import query
+from mangaassist_assets.lib.verdicts import Verdict, combine
+
+NOT_MEASURED = "–"
+MOST_INTENTS = 25  # a longer table is no longer read; the database has all rows
+MOST_EVENTS = 15
+
+
+class DecisionTable(NamedTuple):
+    """One table to decide by; every cell is text ready to print."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def decision_tables(path: Path) -> list[DecisionTable]:
+    """Selection, gates, accuracy by slice and intent, lift and rollout, from the database at `path`.
+
+    Raises:
+        MissingEvidence: nothing is published yet.
+    """
+    return [DecisionTable(section.title, section.headers, section.rows) for section in _decisions(path)]
+
+
+def write_report(warehouse: Path, path: Path) -> str:
+    """Publishes the report on the database `warehouse` as one HTML file at `path`; returns the SHA-256 of the page.
+
+    Equal tables make an equal page: the date on it is that of the latest measurement.
+
+    Raises:
+        MissingEvidence: nothing is published yet.
+    """
+    sections = [*_decisions(warehouse), _mistakes(warehouse), _calibration(warehouse), _messages(warehouse)]
+    page = render("MangaAssist: decision report", _facts(warehouse), sections).encode()
+    write_atomic(path, page)
+    return digest_of(page)
+
+
+def markdown(table: pa.Table, limit: int = 25) -> str:
+    """The first `limit` rows as a Markdown table, and how many more there are."""
+    lines = [f"| {' | '.join(table.column_names)} |", "|---" * table.num_columns + "|"]
+    for row in table.slice(0, limit).to_pylist():
+        lines.append(f"| {' | '.join(_markdown_cell(value) for value in row.values())} |")
+    if table.num_rows > limit:
+        lines.append(f"\n{table.num_rows - limit:,} more rows")
+    return "\n".join(lines)
+
+
+# ── what the tables say ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _decisions(path: Path) -> list[Section]:
+    return [_selection(path), _gates(path), *_metrics(path), _lift(path), _rollout(path)]
+
+
+def _selection(path: Path) -> Section:
+    found = query(
+        path,
+        """SELECT candidate, chosen, accuracy, macro_f1, latency_ms_p99, throughput_per_s, usd_per_million, size_mb, selection.reason
+        FROM model_selection AS selection LEFT JOIN model_benchmark USING (candidate)
+        ORDER BY chosen DESC, accuracy DESC NULLS LAST, candidate""",
+    )
+    rows = [
+        (name, "yes" if chosen else "no", _ratio(accuracy), _ratio(f1), *map(_number, figures), reason)
+        for name, chosen, accuracy, f1, *figures, reason in found.rows
+    ]
+    return Section(
+        "Model selection",
+        "Chosen under hard limits on accuracy and P99 latency, then by cost per point of accuracy. Bars show accuracy from 0 to 1.",
+        ("candidate", "chosen", "accuracy", "macro F1", "P99 ms", "messages/s", "$/million", "MB", "reason"),
+        rows,
+        words=frozenset({"chosen", "reason"}),
+        bars=[Bar(row[2]) for row in found.rows],
+    )
+
+
+def _gates(path: Path) -> Section:
+    found = query(
+        path,
+        """SELECT metric, owner, observed, ci_low, ci_high, threshold, n, verdict, release FROM gates
+        WHERE release = (SELECT release FROM gates ORDER BY measured_at DESC, release LIMIT 1)
+        ORDER BY verdict = 'PASS', verdict, owner, metric""",
+    )
+    rows = [
+        (metric, owner, _interval(value, low, high, _number), _number(limit), _count(n), verdict)
+        for metric, owner, value, low, high, limit, n, verdict, _ in found.rows
+    ]
+    return Section(
+        f"Gates of release {found.rows[0][-1][:12]}" if found.rows else "Gates",
+        "A gate compares the whole 95% interval with the threshold, the upright line. INCONCLUSIVE holds a release where it is.",
+        ("metric", "owner", "observed [95%]", "threshold", "n", "verdict"),
+        rows,
+        words=frozenset({"owner", "verdict"}),
+        bars=[Bar(value, low, high, *_axis(value, low, high, limit), limit) for _, _, value, low, high, limit, *_ in found.rows],
+    )
+
+
+def _metrics(path: Path) -> list[Section]:
+    """Accuracy by slice and figures by intent, of each model that was evaluated."""
+    found = query(
+        path,
+        """SELECT model_digest, slice, intent, n, accuracy, precision, recall, f1, auc_roc, ci_low, ci_high FROM intent_metrics
+        WHERE slice = 'all' OR intent = 'all'""",
+    )
+    sections = []
+    for model in sorted({row[0] for row in found.rows}) or [""]:
+        rows = [row[1:] for row in found.rows if row[0] == model]
+        of_model = f" of model {model[:12]}" if model else ""
+        slices = sorted((r for r in rows if r[1] == "all"), key=lambda r: (r[0] != "all", -r[2], r[0]))
+        intents = sorted((r for r in rows if r[0] == "all" and r[1] != "all"), key=lambda r: (r[6] is not None, r[6], r[1]))
+        worst = intents[:MOST_INTENTS]
+        more = f" The lowest {MOST_INTENTS} of {len(intents)}; the table intent_metrics has them all." if len(worst) < len(intents) else ""
+        sections += [
+            Section(
+                f"Accuracy by slice{of_model}",
+                "Share of the messages that the whole cascade gives the right intent, by kind of message. Bars from 0 to 1.",
+                ("slice", "n", "accuracy [95%]"),
+                [(r[0], _count(r[2]), _interval(r[3], r[8], r[9], _ratio)) for r in slices],
+                bars=[Bar(r[3], r[8], r[9]) for r in slices],
+            ),
+            Section(
+                f"Intents{of_model}",
+                f"Lowest F1 first. Bars show F1 from 0 to 1.{more}",
+                ("intent", "n", "precision", "recall", "F1", "AUC-ROC"),
+                [(r[1], _count(r[2]), *map(_ratio, r[4:8])) for r in worst],
+                bars=[Bar(r[6]) for r in worst],
+            ),
+        ]
+    return sections
+
+
+def _lift(path: Path) -> Section:
+    found = query(path, "SELECT slice, n, accuracy_before, accuracy_after, change, ci_low, ci_high, p_value FROM augmentation_lift")
+    reach = max((abs(v) for row in found.rows for v in row[4:7] if v is not None), default=0.0) or 1.0
+    return Section(
+        "Augmentation lift",
+        "The same messages, by models trained without and with augmented messages. The upright line is no change.",
+        ("slice", "n", "before", "after", "change [95%]", "p"),
+        [
+            (name, _count(n), _ratio(before), _ratio(after), _interval(change, low, high, _signed), _ratio(p))
+            for name, n, before, after, change, low, high, p in found.rows
+        ],
+        bars=[Bar(change, low, high, -reach, reach, 0.0) for *_, change, low, high, _ in found.rows],
+    )
+
+
+def _rollout(path: Path) -> Section:
+    headers = ("release", "from", "to", "at", "by", "verdict", "reason")
+    found = query(
+        path,
+        f"""SELECT release, from_state, to_state, "at", "by", verdict, reason FROM rollout
+        ORDER BY "at" DESC, release, to_state LIMIT {MOST_EVENTS}""",
+    )
+    return Section(
+        "Rollout",
+        "Events of the release log, the latest first.",
+        headers,
+        [
+            (release[:12], before or "", to, _moment(at), by, verdict or "", reason or "")
+            for release, before, to, at, by, verdict, reason in found.rows
+        ],
+        words=frozenset(headers),
+    )
+
+
+def _mistakes(path: Path) -> Section:
+    found = query(
+        path,
+        f"""SELECT true_intent, predicted_intent, n, n / sum(n) OVER (PARTITION BY model_digest, true_intent) AS share FROM confusion
+        QUALIFY true_intent <> predicted_intent ORDER BY n DESC, true_intent, predicted_intent LIMIT {MOST_INTENTS}""",
+    )
+    return Section(
+        "Mistakes",
+        "The most frequent ones of the whole cascade; the table confusion has every pair. Bars show the share from 0 to 1.",
+        ("true intent", "predicted intent", "n", "share of the true intent"),
+        [(true, predicted, _count(n), _ratio(share)) for true, predicted, n, share in found.rows],
+        words=frozenset({"predicted intent"}),
+        bars=[Bar(row[3]) for row in found.rows],
+    )
+
+
+def _calibration(path: Path) -> Section:
+    found = query(path, "SELECT bin_low, bin_high, n, mean_confidence, accuracy FROM calibration WHERE n > 0")
+    return Section(
+        "Calibration",
+        "A calibrated classifier is right as often as it says: the dot, its accuracy, lies on the upright line, its mean confidence.",
+        ("confidence", "n", "mean confidence", "accuracy"),
+        [
+            (f"{low:.2f} to {high:.2f}", _count(n), _ratio(confidence), _ratio(accuracy))
+            for low, high, n, confidence, accuracy in found.rows
+        ],
+        bars=[Bar(accuracy, limit=confidence) for *_, confidence, accuracy in found.rows],
+    )
+
+
+def _messages(path: Path) -> Section:
+    found = query(
+        path,
+        """SELECT source, licence, split, sum(n)::BIGINT, sum(synthetic_n)::BIGINT FROM message_counts
+        GROUP BY source, licence, split ORDER BY source, licence, split""",
+    )
+    return Section(
+        "Labelled messages",
+        "What the classifier learnt from and is measured on.",
+        ("source", "licence", "split", "n", "written by a machine"),
+        [(source, licence or "", split, _count(n), _count(synthetic)) for source, licence, split, n, synthetic in found.rows],
+        words=frozenset({"licence", "split"}),
+    )
+
+
+def _facts(path: Path) -> list[Fact]:
+    """The answers people open the page for: who serves, what waits and why, what was chosen, as of when."""
+    champions = query(
+        path,
+        """SELECT release, max("at") FROM rollout GROUP BY release
+        HAVING arg_max(to_state, "at") = 'champion' ORDER BY max("at") DESC""",
+    )
+    serving = [f"{release[:12]}, since {_moment(at)}" for release, at in champions.rows[:1]]
+    facts = [Fact("Champion", *serving or ["none yet: no release has passed its gates"])]
+    gates = query(path, "SELECT release, verdict, measured_at FROM gates ORDER BY measured_at DESC, release").rows
+    if gates:
+        release, _, measured_at = gates[0]
+        verdict = combine([Verdict(word) for other, word, _ in gates if other == release])
+        facts.append(Fact("Latest release", release[:12], verdict.value))
+    chosen = query(
+        path,
+        """SELECT candidate, accuracy, latency_ms_p99, usd_per_million FROM model_benchmark
+        WHERE candidate IN (SELECT candidate FROM model_selection WHERE chosen) ORDER BY candidate""",
+    )
+    for candidate, accuracy, p99, usd in chosen.rows:
+        facts.append(Fact("Chosen model", f"{candidate}: accuracy {_ratio(accuracy)}, P99 {_number(p99)} ms, ${_number(usd)} per million"))
+    if gates:
+        facts.append(Fact("As of", _moment(measured_at)))
+    return facts
+
+
+# ── how values read ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ratio(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.3f}"
+
+
+def _signed(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:+.3f}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _count(value: int | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:,}"
+
+
+def _moment(value: datetime) -> str:
+    return f"{value:%Y-%m-%d %H:%M} UTC"
+
+
+def _interval(value: float | None, low: float | None, high: float | None, show: Callable[[float | None], str]) -> str:
+    return show(value) if low is None or high is None else f"{show(value)} [{show(low)}, {show(high)}]"
+
+
+def _axis(*values: float | None) -> tuple[float, float]:
+    """Ends of an axis that holds all values with some room; 0 to 1 where they could be ratios."""
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    if low >= 0 and high <= 1:
+        return 0.0, 1.0
+    room = (high - low) * 0.15 or abs(high) * 0.15
+    return (0.0 if low >= 0 else low - room), high + room
+
+
+def _markdown_cell(value: Any) -> str:
+    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
