@@ -1,0 +1,215 @@
+"""What is missing or stale, and real Dagster runs for it in this process.
+
+The runs are recorded in the instance that the UI shows. They go in waves: everything that must be built and waits for
+nothing outside the wave, then the question again, so that an unchanged digest ends the work below it.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+
+from mangaassist_assets.lib.artifacts import write_atomic
+from mangaassist_assets.lib.errors import Conflict
+
+LAUNCHED_BY = {"mangaassist/launched_by": "mangaassist run"}
+INSTANCE_SETTINGS = b"""# Written once by mangaassist; yours from then on.
+telemetry:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Target:
+    """An asset, or one partition of it, by the names people read."""
+
+    asset: str
+    partition: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.asset}[{self.partition}]" if self.partition else self.asset
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Something happened to a target: it started, it was built, or it failed with `message`; `detail` is the traceback."""
+
+    target: Target
+    state: str
+    message: str = ""
+    detail: str = ""
+
+
+def prepare_instance(home: Path) -> Path:
+    """The folder of the Dagster instance under `home`, created with its settings on first use."""
+    folder = home.resolve() / "dagster"
+    if not (folder / "dagster.yaml").exists():
+        write_atomic(folder / "dagster.yaml", INSTANCE_SETTINGS)
+    return folder
+
+
+@contextmanager
+def open_instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    """The instance that `mangaassist ui` shows."""
+    folder = prepare_instance(home)
+    os.environ["DAGSTER_HOME"] = str(folder)
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        yield instance
+
+
+@contextmanager
+def only_run(home: Path) -> Iterator[None]:
+    """Holds the home for one `mangaassist run`; the lock goes with the process, however that ends.
+
+    Raises:
+        Conflict: another one holds it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "run.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            who = lock.read().strip() or "?"
+            raise Conflict(f"{home}: `mangaassist run` of process {who} is at work here. Wait for it, or choose another --home.") from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def fail_abandoned_runs(instance: dg.DagsterInstance) -> int:
+    """Marks runs of a killed `mangaassist run` as failed and frees their pool slots; call it under `only_run`."""
+    abandoned = instance.get_runs(dg.RunsFilter(tags=LAUNCHED_BY, statuses=[*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED]))
+    for run in abandoned:
+        instance.report_run_failed(run, "Its process ended before the run did; what it had not finished is built by the next run.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return len(abandoned)
+
+
+# ── what is needed ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def needed(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[Target]:
+    """Targets that are missing, or stale because their code, their settings or an input's data version changed.
+
+    This is Dagster's own idea of staleness, the one that its UI shows. It is asked here and nowhere else: the resolver is not
+    part of Dagster's public interface.
+    """
+    graph = definitions.resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    stale = []
+    for key in graph.executable_asset_keys:
+        partitions = graph.get(key).partitions_def
+        names: Sequence[str | None] = partitions.get_partition_keys() if partitions else [None]
+        stale += [Target(key.to_user_string(), name) for name in names if resolver.get_status(key, name) != StaleStatus.FRESH]
+    order = {key.to_user_string(): rank for rank, key in enumerate(graph.toposorted_asset_keys)}
+    return sorted(stale, key=lambda target: order[target.asset])
+
+
+def next_wave(definitions: dg.Definitions, targets: Sequence[Target]) -> list[list[Target]]:
+    """Runs to do now: one of unpartitioned assets, or one for each partition.
+
+    An asset may go where each of its ancestors either needs nothing (nor has an ancestor that does), or goes in the same run.
+    """
+    graph = definitions.resolve_asset_graph()
+    wanted = {target.asset for target in targets}
+    ready: set[str] = set()
+    waits: set[str] = set()
+    for key in graph.toposorted_asset_keys:
+        node, name = graph.get(key), key.to_user_string()
+        parents = {parent.to_user_string() for parent in node.parent_keys}
+        together = not node.is_partitioned and not any(graph.get(dg.AssetKey(parent)).is_partitioned for parent in parents & ready)
+        if name in wanted and not parents & waits and (together or not parents & ready):
+            ready.add(name)
+        elif name in wanted or parents & (ready | waits):
+            waits.add(name)
+    plain = [target for target in targets if target.asset in ready and target.partition is None]
+    if plain:
+        return [plain]
+    return [[target] for target in targets if target.asset in ready]
+
+
+# ── doing it ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def bring_up_to_date(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Iterator[Progress]:
+    """Builds what is needed, wave after wave, and tells how it goes; ends after a wave in which something failed."""
+    tried: set[Target] = set()
+    while True:
+        wave = next_wave(definitions, [target for target in needed(definitions, instance) if target not in tried])
+        failed = False
+        for targets in wave:
+            tried |= set(targets)
+            for event in execute(definitions, instance, targets):
+                failed |= event.state == "failed"
+                yield event
+        if failed or not wave:
+            return
+
+
+def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, targets: Sequence[Target]) -> Iterator[Progress]:
+    """One recorded run, in this process, that builds `targets` (one partition, or none); tells how it goes."""
+    keys = _with_siblings(definitions, {dg.AssetKey(target.asset) for target in targets})
+    partition = targets[0].partition
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys).with_executor_def(dg.in_process_executor)
+    tags = LAUNCHED_BY | ({"dagster/partition": partition} if partition else {})
+    run = instance.create_run_for_job(
+        job, asset_selection=frozenset(keys), tags=tags, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    )
+    assets_of_step = _assets_of_steps(definitions, keys)
+    step_failed = False
+    for event in execute_run_iterator(InMemoryJob(job), run, instance):
+        names = assets_of_step.get(event.step_key or "", [])
+        if event.is_step_start:
+            yield from (Progress(Target(name, partition), "started") for name in names)
+        elif event.is_step_materialization and event.asset_key:
+            yield Progress(Target(event.asset_key.to_user_string(), partition), "built")
+        elif event.is_step_failure:
+            step_failed = True
+            message, detail = _cause(event.step_failure_data.error)
+            yield Progress(Target(names[0] if names else str(event.step_key), partition), "failed", message, detail)
+        elif event.is_failure and not step_failed:
+            message, detail = _cause(event.job_failure_data.error)
+            yield Progress(Target("run", partition), "failed", message or event.message or "the run failed", detail)
+
+
+def _with_siblings(definitions: dg.Definitions, keys: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:
+    """With each asset those that are computed together with it."""
+    graph = definitions.resolve_asset_graph()
+    return {sibling for key in keys for sibling in graph.get(key).execution_set_asset_keys}
+
+
+def _assets_of_steps(definitions: dg.Definitions, keys: Iterable[dg.AssetKey]) -> dict[str, list[str]]:
+    graph = definitions.resolve_asset_graph()
+    steps: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        steps.setdefault(graph.get(key).assets_def.op.name, []).append(key.to_user_string())
+    return steps
+
+
+def _cause(error: Any) -> tuple[str, str]:
+    """A person's line, and the traceback, of what Dagster recorded of an exception."""
+    if error is None:
+        return "", ""
+    innermost = error
+    while innermost.cause is not None:
+        innermost = innermost.cause
+    message = innermost.message.strip()
+    kind, _, text = message.partition(": ")
+    if kind.startswith("mangaassist_assets.lib.errors."):
+        message = text
+    return " ".join(message.split()), innermost.to_string()

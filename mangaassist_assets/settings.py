@@ -1,0 +1,195 @@
+"""Every knob, from one place: flag > environment > mangaassist.toml > default.
+
+The file is `mangaassist.toml` in the working directory, or the one that MANGAASSIST_CONFIG names. Environment variables are
+MANGAASSIST_<KEY>, with two underscores into a section: MANGAASSIST_GATES__ACCURACY=0.92. Sections are frozen dataclasses, most
+of them those that `lib/` itself takes. Relative paths are read from the folder of the file they stand in.
+"""
+
+import dataclasses
+import difflib
+import functools
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import InstanceOf, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from mangaassist_assets.lib.artifacts import digest_of
+from mangaassist_assets.lib.errors import BadInput
+from mangaassist_assets.lib.intents.encoder import FineTuning
+from mangaassist_assets.lib.messages.labelling import Limits
+from mangaassist_assets.lib.messages.reading import Source, load_sources, parse_sources
+from mangaassist_assets.lib.serving import ServiceSettings
+
+PROJECT = Path(__file__).resolve().parent.parent
+BUNDLED_SOURCES = PROJECT / "data" / "sources.toml"
+FILE_NAME = "mangaassist.toml"
+PREFIX = "MANGAASSIST_"
+
+Candidate = Literal["rules", "linear", "student", "minilm", "distilbert", "tinybert", "bert_base", "roberta_base"]
+CANDIDATES: tuple[Candidate, ...] = typing.get_args(Candidate)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Files that people bring.
+
+    Attributes:
+        labeled_messages: from one table of the file, or from an array of tables.
+    """
+
+    labeled_messages: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True)
+class Intents:
+    """Which classifiers are trained, and how.
+
+    Attributes:
+        candidates: those that are trained and compared.
+        fine_tuning: of the encoders among them.
+        seed: of everything else that draws at random.
+    """
+
+    candidates: tuple[Candidate, ...] = CANDIDATES
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
+    seed: int = 20
+
+
+class Settings(BaseSettings):
+    """What a process was told; made by `load`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    home: Path = Path(".mangaassist")
+    store: str | None = None
+    sources: InstanceOf[Sources] = Sources()
+    messages: Limits = Limits()
+    intents: Intents = Intents()
+    service: ServiceSettings = ServiceSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before the file; `load` hands the file over as initial values."""
+        return env_settings, init_settings
+
+
+@functools.cache
+def current() -> Settings:
+    """The settings of this process, read once."""
+    return load(config_file())
+
+
+def config_file() -> Path | None:
+    """The file in use: MANGAASSIST_CONFIG, else `mangaassist.toml` of the working directory where there is one.
+
+    Raises:
+        BadInput: MANGAASSIST_CONFIG names no file.
+    """
+    named = os.environ.get(f"{PREFIX}CONFIG")
+    path = Path(named or FILE_NAME)
+    if path.is_file():
+        return path.resolve()
+    if named:
+        raise BadInput("there is no such file", where=named, remedy=f"Correct --config or {PREFIX}CONFIG.")
+    return None
+
+
+def load(path: Path | None) -> Settings:
+    """Reads settings from the environment and from `path`.
+
+    Raises:
+        BadInput: not TOML, an unknown key, a value of a wrong type or out of bounds; file and key are named.
+    """
+    base = path.parent if path else Path.cwd()
+    values = _read(path) if path else {}
+    entries = values.pop("sources", {}).get("labeled_messages")
+    own = parse_sources(entries, folder=base, where=str(path)) if entries is not None else load_sources(BUNDLED_SOURCES)
+    try:
+        settings = Settings(**values, sources=Sources(own))
+    except ValidationError as error:
+        raise _explained(error, path) from error
+    return settings.model_copy(update={"home": (base / settings.home).resolve()})
+
+
+def version(logic: str, *sections: Any) -> str:
+    """A code version that changes with the logic, which its author counts, and with the settings that it depends on."""
+    plain = [dataclasses.asdict(s) if dataclasses.is_dataclass(s) and not isinstance(s, type) else s for s in sections]
+    return f"{logic}.{digest_of(_json(plain))[:10]}"
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"not readable as TOML ({error})", where=str(path), remedy="Correct the file.") from error
+    _check_keys(values, Settings, "", path)
+    return values
+
+
+def _check_keys(values: Mapping[str, Any], into: Any, where: str, path: Path) -> None:
+    """Refuses keys that `into`, a dataclass or the settings, does not have, with the one that was probably meant."""
+    known = _fields(into)
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else key
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            raise BadInput(
+                f"unknown key `{name}`",
+                where=str(path),
+                remedy=f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}.",
+            )
+        inner = _dataclass_in(known[key]) if name != "sources.labeled_messages" else None  # its reader checks it
+        if inner is not None:
+            for table in value if isinstance(value, list) else [value]:
+                if isinstance(table, Mapping):
+                    _check_keys(table, inner, name, path)
+
+
+def _fields(into: Any) -> dict[str, Any]:
+    if isinstance(into, type) and issubclass(into, BaseSettings):
+        return {name: info.annotation for name, info in into.model_fields.items()}
+    return typing.get_type_hints(into)
+
+
+def _dataclass_in(annotation: Any) -> Any:
+    """The dataclass in `X`, `X | None`, `tuple[X, ...]` or a mapping to X; None where there is none."""
+    if dataclasses.is_dataclass(annotation):
+        return annotation
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union, tuple, list, Sequence):
+        return next(filter(None, map(_dataclass_in, typing.get_args(annotation))), None)
+    return None
+
+
+def _explained(error: ValidationError, path: Path | None) -> BadInput:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if not (isinstance(part, int) and len(first["loc"]) == 1)]
+    name = ".".join(place)
+    variable = PREFIX + "__".join(place).upper()
+    given = repr(first.get("input"))
+    where = f"environment variable {variable}" if variable in os.environ else f"{path or 'settings'}: `{name}`"
+    return BadInput(f"{first['msg'].lower()}, got {given[:60]}", where=where, remedy="Correct the value.")
