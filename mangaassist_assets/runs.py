@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from mangaassist_assets.lib.artifacts import write_atomic
@@ -104,10 +106,10 @@ def fail_abandoned_runs(instance: dg.DagsterInstance) -> int:
 
 
 def needed(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[Target]:
-    """Targets that are missing, or stale because their code, their settings or an input's data version changed.
+    """Targets that are missing, unproven, or stale because their code, their settings or an input's data version changed.
 
-    This is Dagster's own idea of staleness, the one that its UI shows. It is asked here and nowhere else: the resolver is not
-    part of Dagster's public interface.
+    Unproven is what a blocking check has refused, or has not yet looked at. Staleness is Dagster's own idea of it, the one that its UI
+    shows. It is asked here and nowhere else: the resolver is not part of Dagster's public interface.
     """
     graph = definitions.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
@@ -115,9 +117,25 @@ def needed(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[Ta
     for key in graph.executable_asset_keys:
         partitions = graph.get(key).partitions_def
         names: Sequence[str | None] = partitions.get_partition_keys() if partitions else [None]
-        stale += [Target(key.to_user_string(), name) for name in names if resolver.get_status(key, name) != StaleStatus.FRESH]
+        unproven = partitions is None and not _is_proven(graph, instance, key)
+        stale += [Target(key.to_user_string(), name) for name in names if unproven or resolver.get_status(key, name) != StaleStatus.FRESH]
     order = {key.to_user_string(): rank for rank, key in enumerate(graph.toposorted_asset_keys)}
     return sorted(stale, key=lambda target: order[target.asset])
+
+
+def _is_proven(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
+    """Whether every blocking check of an asset has passed on its latest materialisation."""
+    blocking = [check for check in graph.get_check_keys_for_assets({key}) if graph.get(check).blocking]
+    if not blocking:
+        return True
+    event = instance.get_latest_materialization_event(key)
+    for record in instance.event_log_storage.get_latest_asset_check_execution_by_key(blocking).values():
+        evaluation = record.event.dagster_event.asset_check_evaluation_data if record.event and record.event.dagster_event else None
+        seen = evaluation.target_materialization_data if evaluation else None
+        if record.status != AssetCheckExecutionRecordStatus.SUCCEEDED or not event or not seen or seen.run_id != event.run_id:
+            return False
+        blocking.remove(record.key)
+    return not blocking
 
 
 def next_wave(definitions: dg.Definitions, targets: Sequence[Target]) -> list[list[Target]]:
@@ -171,16 +189,22 @@ def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, targets: 
         job, asset_selection=frozenset(keys), tags=tags, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     )
     assets_of_step = _assets_of_steps(definitions, keys)
-    step_failed = False
+    step_failed, refusals = False, []
     for event in execute_run_iterator(InMemoryJob(job), run, instance):
         names = assets_of_step.get(event.step_key or "", [])
         if event.is_step_start:
             yield from (Progress(Target(name, partition), "started") for name in names)
         elif event.is_step_materialization and event.asset_key:
             yield Progress(Target(event.asset_key.to_user_string(), partition), "built")
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION and not event.asset_check_evaluation_data.passed:
+            check = event.asset_check_evaluation_data
+            if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
+                refusals.append(f"{check.asset_key.to_user_string()} fails its check {check.check_name}: {check.description}")
         elif event.is_step_failure:
             step_failed = True
             message, detail = _cause(event.step_failure_data.error)
+            if refusals:
+                message, refusals = "; ".join(refusals), []
             yield Progress(Target(names[0] if names else str(event.step_key), partition), "failed", message, detail)
         elif event.is_failure and not step_failed:
             message, detail = _cause(event.job_failure_data.error)

@@ -117,3 +117,29 @@ def test_an_instance_keeps_the_settings_that_its_owner_wrote(tmp_path):
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     runs.prepare_instance(tmp_path)
     assert (folder / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
+
+
+def test_what_a_blocking_check_refused_is_not_built_upon_by_the_next_run(instance):
+    verdicts = {"clean": False}
+
+    @dg.asset
+    def table():
+        return dg.MaterializeResult(data_version=dg.DataVersion("x"))
+
+    @dg.asset_check(asset="table", blocking=True)
+    def is_clean():
+        return dg.AssetCheckResult(passed=verdicts["clean"], description="3 rows hold an e-mail address")
+
+    @dg.asset(deps=["table"])
+    def model():
+        return dg.MaterializeResult(data_version=dg.DataVersion("y"))
+
+    definitions = dg.Definitions(assets=[table, model], asset_checks=[is_clean])
+    for _ in range(2):
+        events = list(runs.bring_up_to_date(definitions, instance))
+        assert [str(e.target) for e in events if e.state == "built"] == ["table"]
+        assert [e.message for e in events if e.state == "failed"] == ["table fails its check is_clean: 3 rows hold an e-mail address"]
+    verdicts["clean"] = True
+    events = list(runs.bring_up_to_date(definitions, instance))
+    assert [str(e.target) for e in events if e.state == "built"] == ["table", "model"]
+    assert runs.needed(definitions, instance) == []

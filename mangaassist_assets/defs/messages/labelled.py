@@ -21,7 +21,7 @@ message_sources = dg.AssetSpec(
     group_name="messages",
     owners=OWNERS,
     kinds={"file"},
-    description="One row per labelled message of the configured files, as people wrote them; its data version is the digest of their bytes.",
+    description="One row per labelled message of the configured files, as people wrote them. Data version: the digest of their bytes.",
 )
 
 
@@ -54,7 +54,7 @@ def labelled(house: HouseResource) -> Iterator[dg.MaterializeResult]:
     store = house.open()
     result = label_messages(SETTINGS.sources.labeled_messages, SETTINGS.messages)
     check_trainable(result.table, out_of_scope=result.out_of_scope_label, min_train_rows=SETTINGS.messages.min_train_rows)
-    counts = result.counts
+    counts, refused = result.counts, result.counts["rejected_by_reason"]
     yield materialised(
         store.write_table("messages/labeled_messages", result.table),
         result.table,
@@ -66,7 +66,7 @@ def labelled(house: HouseResource) -> Iterator[dg.MaterializeResult]:
         store.write_table("messages/rejected_messages", result.rejected),
         result.rejected,
         asset="rejected_messages",
-        figures={"share_rejected": counts["rejected"] / counts["read"], **{f"rejected_{k}": n for k, n in counts["rejected_by_reason"].items()}},
+        figures={"share_rejected": counts["rejected"] / counts["read"], **{f"rejected_{reason}": n for reason, n in refused.items()}},
     )
 
 
