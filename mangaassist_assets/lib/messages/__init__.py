@@ -1,0 +1,1 @@
+"""Messages: read, cleaned, labelled, split, checked, augmented."""
