@@ -4,7 +4,7 @@ Both read the published database through `warehouse.query`, so they show what an
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,14 +52,16 @@ def write_report(warehouse: Path, path: Path) -> str:
     return digest_of(page)
 
 
-def markdown(table: pa.Table, limit: int = 25) -> str:
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    lines = [headers, ["---"] * len(headers), *([_markdown_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def preview(table: pa.Table, limit: int = 25) -> str:
     """The first `limit` rows as a Markdown table, and how many more there are."""
-    lines = [f"| {' | '.join(table.column_names)} |", "|---" * table.num_columns + "|"]
-    for row in table.slice(0, limit).to_pylist():
-        lines.append(f"| {' | '.join(_markdown_cell(value) for value in row.values())} |")
-    if table.num_rows > limit:
-        lines.append(f"\n{table.num_rows - limit:,} more rows")
-    return "\n".join(lines)
+    shown = markdown(table.column_names, (tuple(row.values()) for row in table.slice(0, limit).to_pylist()))
+    return shown if table.num_rows <= limit else f"{shown}\n\n{table.num_rows - limit:,} more rows"
 
 
 # ── what the tables say ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -38,6 +38,21 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of running one file.
+
+    Attributes:
+        failing: for each test of the file the rows that break its claim.
+        digest: SHA-256 of the stored result; None where it was not stored because a claim about a main table is broken.
+    """
+
+    file: SqlFile
+    table: pa.Table
+    failing: Mapping[str, pa.Table]
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """The answer to a query: names of the columns, and one tuple per row."""
 
@@ -93,6 +108,34 @@ def failing_rows(tests: Iterable[SqlTest], tables: Mapping[str, pa.Table]) -> di
     """Runs tests on the tables they name, keyed by `schema.table`; returns by test the rows that break its claim."""
     with _sealed(tables) as connection:
         return {test.name: _arrow(connection, test.sql, where=f"test {test.name}") for test in tests}
+
+
+def run_files(files: Iterable[SqlFile], house: House) -> Iterator[Outcome]:
+    """Runs files in the order given, tests each result and stores it in the lake.
+
+    A main table that breaks a claim is not stored, so the last sound one stays published, and nothing that reads it is run.
+    A broken claim about raw or model is reported and goes on: the tables people read are where a wrong value does harm.
+
+    Raises:
+        MissingEvidence: an input was never made.
+        BadInput: DuckDB refuses a SELECT or a test.
+    """
+    tables: dict[str, pa.Table] = {}
+    refused: set[str] = set()
+    for file in files:
+        if refused & set(file.inputs):
+            refused.add(file.name)
+            continue
+        for name in file.inputs:
+            if name not in tables:
+                tables[name] = read_input(house, name)
+        table = tables[file.name] = run_file(file, tables)
+        failing = failing_rows(file.tests, {name: tables[name] for name in (file.name, *file.inputs)})
+        if file.schema == "main" and any(rows.num_rows for rows in failing.values()):
+            refused.add(file.name)
+            yield Outcome(file, table, failing, None)
+        else:
+            yield Outcome(file, table, failing, house.write_table(lake_name(file), table))
 
 
 def build(files: Iterable[SqlFile], house: House, path: Path) -> Published:
