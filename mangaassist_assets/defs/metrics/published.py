@@ -5,7 +5,7 @@ import dagster as dg
 from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.defs.metrics import tables
 from mangaassist_assets.lib.artifacts import digest_of
-from mangaassist_assets.lib.metrics.report import decision_tables, markdown, write_report
+from mangaassist_assets.lib.metrics.report import decision_tables, as_markdown, write_report
 from mangaassist_assets.lib.metrics.warehouse import build
 from mangaassist_assets.resources import HouseResource
 
@@ -33,7 +33,7 @@ def metrics_warehouse(house: HouseResource) -> dg.MaterializeResult:
             "path": dg.MetadataValue.path(published.path),
             "size_bytes": published.path.stat().st_size,
             "tables": dg.MetadataValue.md(
-                markdown(["table", "rows", "one row per"], ((f.table, published.rows[f.table], f.description) for f in MAIN))
+                as_markdown(["table", "rows", "one row per"], ((f.table, published.rows[f.table], f.description) for f in MAIN))
             ),
         },
         data_version=dg.DataVersion(published.digest),
@@ -57,7 +57,7 @@ def decision_report(house: HouseResource) -> dg.MaterializeResult:
         metadata={
             "dagster/row_count": len(shown),
             "path": dg.MetadataValue.path(home / "report" / "index.html"),
-            **{table.title.lower(): dg.MetadataValue.md(markdown(table.headers, table.rows)) for table in shown},
+            **{table.title.lower(): dg.MetadataValue.md(as_markdown(table.headers, table.rows)) for table in shown},
         },
         data_version=dg.DataVersion(digest),
     )

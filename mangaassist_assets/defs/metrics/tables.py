@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from mangaassist_assets.automation import when_inputs_change
-from mangaassist_assets.lib.metrics.report import preview
+from mangaassist_assets.lib.metrics.report import markdown
 from mangaassist_assets.lib.metrics.sql_files import SqlFile, lake_source, read_sql_files
 from mangaassist_assets.lib.metrics.warehouse import Outcome, run_files
 from mangaassist_assets.resources import HouseResource
@@ -71,7 +71,7 @@ def events_of(outcome: Outcome) -> Iterator[dg.MaterializeResult | dg.AssetCheck
                 "dagster/row_count": table.num_rows,
                 "dagster/column_schema": schema_of(outcome),
                 "dagster/column_lineage": lineage_of(file),
-                "preview": dg.MetadataValue.md(preview(table)),
+                "preview": dg.MetadataValue.md(markdown(table)),
             },
             data_version=dg.DataVersion(outcome.digest),
         )
@@ -81,7 +81,7 @@ def events_of(outcome: Outcome) -> Iterator[dg.MaterializeResult | dg.AssetCheck
             check_name=name,
             passed=rows.num_rows == 0,
             severity=dg.AssetCheckSeverity.ERROR if file.schema == "main" else dg.AssetCheckSeverity.WARN,
-            metadata={"failing_rows": rows.num_rows, **({"rows": dg.MetadataValue.md(preview(rows))} if rows.num_rows else {})},
+            metadata={"failing_rows": rows.num_rows, **({"rows": dg.MetadataValue.md(markdown(rows))} if rows.num_rows else {})},
         )
 
 

@@ -52,15 +52,15 @@ def write_report(warehouse: Path, path: Path) -> str:
     return digest_of(page)
 
 
-def markdown(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def as_markdown(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table."""
     lines = [headers, ["---"] * len(headers), *([_markdown_cell(value) for value in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def preview(table: pa.Table, limit: int = 25) -> str:
+def markdown(table: pa.Table, limit: int = 25) -> str:
     """The first `limit` rows as a Markdown table, and how many more there are."""
-    shown = markdown(table.column_names, (tuple(row.values()) for row in table.slice(0, limit).to_pylist()))
+    shown = as_markdown(table.column_names, (tuple(row.values()) for row in table.slice(0, limit).to_pylist()))
     return shown if table.num_rows <= limit else f"{shown}\n\n{table.num_rows - limit:,} more rows"
 
 
