@@ -29,6 +29,24 @@ class Estimate:
         return self.n > 0 and math.isfinite(self.value) and not math.isnan(self.ci_low) and not math.isnan(self.ci_high)
 
 
+def finite_or_none(value: float) -> float | None:
+    """What a table stores: null for a figure that is not measured and for a bound that the data cannot give."""
+    return value if math.isfinite(value) else None
+
+
+def mean(values: ArrayLike) -> Estimate:
+    """Mean of independent repeats with Student's interval; unbounded for a single repeat, NaN for none."""
+    from scipy.stats import t
+
+    repeats: Floats = np.asarray(values, np.float64)
+    n = len(repeats)
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    centre = float(repeats.mean())
+    half = float(t.ppf(0.975, n - 1) * repeats.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+    return Estimate(centre, centre - half, centre + half, n)
+
+
 def proportion(successes: int, n: int) -> Estimate:
     """Share of successes with Wilson's score interval (Wilson 1927); NaN everywhere for n = 0."""
     if n == 0:

@@ -64,6 +64,21 @@ def test_a_bootstrap_of_a_mean_agrees_with_the_normal_interval():
     assert (estimate.ci_low, estimate.ci_high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05)
 
 
+def test_a_mean_of_repeats_has_students_interval():
+    from scipy import stats
+
+    values = [9.0, 11.0, 10.0, 12.5]
+    expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    estimate = statistics.mean(values)
+    assert (estimate.ci_low, estimate.ci_high) == pytest.approx(expected)
+    assert statistics.mean([5.0]) == statistics.Estimate(5.0, -math.inf, math.inf, 1)
+    assert not statistics.mean([]).is_measured
+
+
+def test_a_table_stores_null_for_what_is_not_finite():
+    assert [statistics.finite_or_none(x) for x in (1.5, math.inf, -math.inf, math.nan)] == [1.5, None, None, None]
+
+
 def test_two_classifiers_that_never_disagree_have_a_mcnemar_p_value_of_one():
     assert statistics.mcnemar_p_value([True, False], [True, False]) == 1.0
 
