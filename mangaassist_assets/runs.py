@@ -22,8 +22,9 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from mangaassist_assets.lib.artifacts import write_atomic
-from mangaassist_assets.lib.errors import Conflict
+from mangaassist_assets.lib.errors import Conflict, MangaAssistError
 
+OUR_ERRORS = f"{MangaAssistError.__module__}."
 LAUNCHED_BY = {"mangaassist/launched_by": "mangaassist run"}
 INSTANCE_SETTINGS = b"""# Written once by mangaassist; yours from then on.
 telemetry:
@@ -129,13 +130,16 @@ def _is_proven(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.Asse
     if not blocking:
         return True
     event = instance.get_latest_materialization_event(key)
-    for record in instance.event_log_storage.get_latest_asset_check_execution_by_key(blocking).values():
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(blocking)
+    for check in blocking:
+        record = records.get(check)
+        if not event or not record or record.status != AssetCheckExecutionRecordStatus.SUCCEEDED:
+            return False
         evaluation = record.event.dagster_event.asset_check_evaluation_data if record.event and record.event.dagster_event else None
         seen = evaluation.target_materialization_data if evaluation else None
-        if record.status != AssetCheckExecutionRecordStatus.SUCCEEDED or not event or not seen or seen.run_id != event.run_id:
+        if not seen or seen.run_id != event.run_id:
             return False
-        blocking.remove(record.key)
-    return not blocking
+    return True
 
 
 def next_wave(definitions: dg.Definitions, targets: Sequence[Target]) -> list[list[Target]]:
@@ -150,7 +154,7 @@ def next_wave(definitions: dg.Definitions, targets: Sequence[Target]) -> list[li
     for key in graph.toposorted_asset_keys:
         node, name = graph.get(key), key.to_user_string()
         parents = {parent.to_user_string() for parent in node.parent_keys}
-        together = not node.is_partitioned and not any(graph.get(dg.AssetKey(parent)).is_partitioned for parent in parents & ready)
+        together = not node.is_partitioned and not any(graph.get(dg.AssetKey.from_user_string(parent)).is_partitioned for parent in parents & ready)
         if name in wanted and not parents & waits and (together or not parents & ready):
             ready.add(name)
         elif name in wanted or parents & (ready | waits):
@@ -181,7 +185,7 @@ def bring_up_to_date(definitions: dg.Definitions, instance: dg.DagsterInstance) 
 
 def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, targets: Sequence[Target]) -> Iterator[Progress]:
     """One recorded run, in this process, that builds `targets` (one partition, or none); tells how it goes."""
-    keys = _with_siblings(definitions, {dg.AssetKey(target.asset) for target in targets})
+    keys = _with_siblings(definitions, {dg.AssetKey.from_user_string(target.asset) for target in targets})
     partition = targets[0].partition
     job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys).with_executor_def(dg.in_process_executor)
     tags = LAUNCHED_BY | ({"dagster/partition": partition} if partition else {})
@@ -229,11 +233,9 @@ def _cause(error: Any) -> tuple[str, str]:
     """A person's line, and the traceback, of what Dagster recorded of an exception."""
     if error is None:
         return "", ""
-    innermost = error
-    while innermost.cause is not None:
-        innermost = innermost.cause
-    message = innermost.message.strip()
-    kind, _, text = message.partition(": ")
-    if kind.startswith("mangaassist_assets.lib.errors."):
-        message = text
-    return " ".join(message.split()), innermost.to_string()
+    chain = [error]
+    while chain[-1].cause is not None:
+        chain.append(chain[-1].cause)
+    ours = next((link for link in chain if link.message.startswith(OUR_ERRORS)), None)
+    message = ours.message.partition(": ")[2] if ours else chain[-1].message
+    return " ".join(message.split()), (ours or chain[-1]).to_string()

@@ -48,6 +48,21 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class Training:
+    """How labelled and augmented messages become training rows.
+
+    Attributes:
+        weights: of a source's rows, by its name; 1 where absent.
+        augmented_weight: factor for augmented rows.
+        require_review: True trains on augmented rows only after a person accepted them.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    augmented_weight: float = 1.0
+    require_review: bool = False
+
+
+@dataclass(frozen=True)
 class Intents:
     """Which classifiers are trained, and how.
 
@@ -71,6 +86,7 @@ class Settings(BaseSettings):
     store: str | None = None
     sources: InstanceOf[Sources] = Sources()
     messages: Limits = Limits()
+    training: Training = Training()
     intents: Intents = Intents()
     service: ServiceSettings = ServiceSettings()
 
@@ -117,7 +133,11 @@ def load(path: Path | None) -> Settings:
     base = path.parent if path else Path.cwd()
     values = _read(path) if path else {}
     entries = values.pop("sources", {}).get("labeled_messages")
-    own = parse_sources(entries, folder=base, where=str(path)) if entries is not None else load_sources(BUNDLED_SOURCES)
+    own: tuple[Source, ...] = ()
+    if entries is not None:
+        own = parse_sources(entries, folder=base, where=str(path))
+    elif BUNDLED_SOURCES.exists():  # a built Bento has the settings, but neither needs nor carries the sample
+        own = load_sources(BUNDLED_SOURCES)
     try:
         settings = Settings(**values, sources=Sources(own))
     except ValidationError as error:
