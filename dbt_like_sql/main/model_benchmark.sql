@@ -2,7 +2,7 @@
 -- asset.column = candidate | text | Name of the candidate.
 -- asset.column = status | text | measured, or skipped where its weights or packages could not be had.
 -- asset.column = reason | text | Why it was skipped; empty where it was measured.
--- asset.column = accuracy | ratio | Share of golden messages with the right intent.
+-- asset.column = accuracy | ratio | Share of held-out messages with the right intent.
 -- asset.column = macro_f1 | ratio | Mean of the F1 scores of the intents.
 -- asset.column = latency_ms_mean | ms | Mean latency under open-loop load, from the time a message was due.
 -- asset.column = latency_ms_p50 | ms | Median of that latency.

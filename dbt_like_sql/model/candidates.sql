@@ -3,7 +3,7 @@
 -- asset.column = status | text | measured, or skipped where its weights or packages could not be had.
 -- asset.column = chosen | flag | Whether it was chosen.
 -- asset.column = reason | text | Why it was chosen, rejected or skipped; empty only where the selection is older than the benchmark.
--- asset.column = accuracy | ratio | Share of golden messages with the right intent.
+-- asset.column = accuracy | ratio | Share of held-out messages with the right intent.
 -- asset.column = usd_per_million | usd per million | Price of an hour over the messages answered in it.
 -- asset.column = usd_per_marginal_accuracy_point | usd per point | Cost per million messages added per point of accuracy gained over the next cheaper candidate on the Pareto front.
 -- asset.column = dominated_by | text | Candidate that is at least as accurate, fast and cheap; empty on the Pareto front.

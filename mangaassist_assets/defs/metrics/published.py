@@ -5,7 +5,7 @@ import dagster as dg
 from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.defs.metrics import tables
 from mangaassist_assets.lib.artifacts import digest_of
-from mangaassist_assets.lib.metrics.report import decision_tables, as_markdown, write_report
+from mangaassist_assets.lib.metrics.report import as_markdown, decision_tables, write_report
 from mangaassist_assets.lib.metrics.warehouse import build
 from mangaassist_assets.resources import HouseResource
 

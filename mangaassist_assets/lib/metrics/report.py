@@ -117,15 +117,15 @@ def _metrics(path: Path) -> list[Section]:
     """Accuracy by slice and figures by intent, of each model that was evaluated."""
     found = query(
         path,
-        """SELECT model_digest, slice, intent, n, accuracy, precision, recall, f1, auc_roc, ci_low, ci_high FROM intent_metrics
-        WHERE slice = 'all' OR intent = 'all'""",
-    )
+        """FROM intent_metrics WHERE slice = 'all' OR intent = 'all'
+        ORDER BY slice <> 'all', CASE WHEN intent = 'all' THEN -n ELSE f1 END NULLS FIRST, slice, intent""",
+    ).as_dicts()
     sections = []
-    for model in sorted({row[0] for row in found.rows}) or [""]:
-        rows = [row[1:] for row in found.rows if row[0] == model]
+    for model in sorted({row["model_digest"] for row in found}) or [""]:
         of_model = f" of model {model[:12]}" if model else ""
-        slices = sorted((r for r in rows if r[1] == "all"), key=lambda r: (r[0] != "all", -r[2], r[0]))
-        intents = sorted((r for r in rows if r[0] == "all" and r[1] != "all"), key=lambda r: (r[6] is not None, r[6], r[1]))
+        rows = [row for row in found if row["model_digest"] == model]
+        slices = [row for row in rows if row["intent"] == "all"]
+        intents = [row for row in rows if row["intent"] != "all"]
         worst = intents[:MOST_INTENTS]
         more = f" The lowest {MOST_INTENTS} of {len(intents)}; the table intent_metrics has them all." if len(worst) < len(intents) else ""
         sections += [
@@ -133,15 +133,25 @@ def _metrics(path: Path) -> list[Section]:
                 f"Accuracy by slice{of_model}",
                 "Share of the messages that the whole cascade gives the right intent, by kind of message. Bars from 0 to 1.",
                 ("slice", "n", "accuracy [95%]"),
-                [(r[0], _count(r[2]), _interval(r[3], r[8], r[9], _ratio)) for r in slices],
-                bars=[Bar(r[3], r[8], r[9]) for r in slices],
+                [(r["slice"], _count(r["n"]), _interval(r["accuracy"], r["ci_low"], r["ci_high"], _ratio)) for r in slices],
+                bars=[Bar(r["accuracy"], r["ci_low"], r["ci_high"]) for r in slices],
             ),
             Section(
                 f"Intents{of_model}",
-                f"Lowest F1 first. Bars show F1 from 0 to 1.{more}",
-                ("intent", "n", "precision", "recall", "F1", "AUC-ROC"),
-                [(r[1], _count(r[2]), *map(_ratio, r[4:8])) for r in worst],
-                bars=[Bar(r[6]) for r in worst],
+                f"Lowest F1 first. Bars show F1 with its interval from 0 to 1.{more}",
+                ("intent", "n", "precision", "recall", "F1 [95%]", "AUC-ROC"),
+                [
+                    (
+                        r["intent"],
+                        _count(r["n"]),
+                        _ratio(r["precision"]),
+                        _ratio(r["recall"]),
+                        _interval(r["f1"], r["ci_low"], r["ci_high"], _ratio),
+                        _ratio(r["auc_roc"]),
+                    )
+                    for r in worst
+                ],
+                bars=[Bar(r["f1"], r["ci_low"], r["ci_high"]) for r in worst],
             ),
         ]
     return sections

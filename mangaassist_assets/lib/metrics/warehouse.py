@@ -59,6 +59,10 @@ class Rows:
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
 
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary per row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
 
 def lake_name(file: SqlFile) -> str:
     """Where a file's result lies in the lake: `metrics/<schema>/<table>`."""
