@@ -1,0 +1,1 @@
+"""The service: the champion of the graph behind HTTP."""

@@ -1,0 +1,195 @@
+"""What the service reads and writes: types, limits, refusals, and the OpenAPI document made from them."""
+
+import re
+from typing import Any, Literal
+
+import msgspec
+from typing_extensions import TypedDict
+
+from mangaassist_assets.lib.serving import ServiceSettings, State
+
+# ── replies ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Result(TypedDict):
+    """What one text wants. `confidence` lies in 0..1; `request_id` names this answer in feedback and logs."""
+
+    intent: str
+    confidence: float
+    secondary_intent: str | None
+    route: Literal["rules", "student", "classifier"]
+    request_id: str
+
+
+class ClassifyReply(TypedDict):
+    """One result per text, in the order asked."""
+
+    results: list[Result]
+
+
+class ModelReply(TypedDict):
+    """What is served: digests name bundles; `refused` is a newer champion that could not be loaded."""
+
+    state: State | Literal["none"]
+    digest: str | None
+    champion: str | None
+    refused: str | None
+    labels: list[str]
+    out_of_scope_label: str | None
+    provider: str
+    thresholds: dict[str, Any]
+
+
+class Status(TypedDict):
+    """Alive, or ready."""
+
+    status: str
+
+
+class Problem(TypedDict):
+    """A machine word, and a sentence that says what to do."""
+
+    code: str
+    message: str
+
+
+class ErrorReply(TypedDict):
+    """Every answer that is not 200."""
+
+    error: Problem
+
+
+# ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Texts to classify, each as a shopper wrote it."""
+
+    texts: list[str]
+
+
+class Refusal(Exception):
+    """An answer that is not 200.
+
+    Args:
+        status: HTTP status, 4xx or 503.
+        code: machine word.
+        message: what is wrong and what to do.
+        retry_after_s: seconds to wait before asking again, with 503.
+    """
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+
+
+_decode = msgspec.json.Decoder(ClassifyRequest).decode
+_SHAPE = 'Send {"texts": ["...", ...]}.'
+_HALF_A_PAIR = re.compile(rb"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f]", re.IGNORECASE)
+
+
+def read_texts(body: bytes, limits: ServiceSettings) -> list[str]:
+    """The texts of a request body.
+
+    The types are checked while the JSON is read, so that a document nested ten thousand deep, or with a million elements
+    of another kind, costs no more than its first wrong byte.
+
+    Raises:
+        Refusal: the body is not UTF-8, not JSON, not of this shape, or beyond a limit.
+    """
+    try:
+        texts = _decode(body).texts
+    except msgspec.ValidationError as error:
+        raise Refusal(422, "invalid_request", f"{str(error)[:200]}. {_SHAPE}") from None
+    except msgspec.DecodeError as error:
+        if _HALF_A_PAIR.search(body):
+            raise Refusal(
+                400, "lone_surrogate", "A \\ud800-\\udfff escape stands without its other half. Send well-formed Unicode."
+            ) from None
+        raise Refusal(400, "invalid_json", f"The body is not JSON: {error}. {_SHAPE}") from None
+    except UnicodeDecodeError:
+        raise Refusal(400, "invalid_utf8", "The body is not UTF-8. Encode it as UTF-8.") from None
+    if not texts:
+        raise Refusal(422, "no_texts", f"texts is empty. {_SHAPE}")
+    if len(texts) > limits.max_texts:
+        raise Refusal(422, "too_many_texts", f"{len(texts)} texts; at most {limits.max_texts} go into one request. Send several requests.")
+    for place, text in enumerate(texts):
+        if len(text) > limits.max_text_chars:
+            raise Refusal(
+                422, "text_too_long", f"texts[{place}] has {len(text)} characters; at most {limits.max_text_chars} are read. Shorten it."
+            )
+    return texts
+
+
+# ── the OpenAPI document ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def openapi(limits: ServiceSettings, version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the service; the schemas come from the types above."""
+    replies = [ClassifyRequest, ClassifyReply, ModelReply, Status, ErrorReply]
+    _, schemas = msgspec.json.schema_components(replies, ref_template="#/components/schemas/{name}")
+    texts = schemas["ClassifyRequest"]["properties"]["texts"]
+    texts |= {"minItems": 1, "maxItems": limits.max_texts, "items": {"type": "string", "minLength": 1, "maxLength": limits.max_text_chars}}
+    schemas["ClassifyRequest"]["example"] = {"texts": ["where is my order?", "おすすめの漫画は?"]}
+
+    def reply(name: str, description: str) -> dict[str, Any]:
+        return {"description": description, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+
+    def problem(description: str) -> dict[str, Any]:
+        return reply("ErrorReply", description)
+
+    later = problem("Not ready, overloaded, or too slow; ask again after Retry-After seconds.")
+    later["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."}}
+    classify = {
+        "operationId": "classify",
+        "summary": "Intent, confidence and second intent of each text",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ClassifyRequest"}}}},
+        "responses": {
+            "200": reply("ClassifyReply", "One result per text, in the order asked."),
+            "400": problem("Not JSON, not UTF-8, or a lone surrogate."),
+            "408": problem(f"The body did not arrive within {limits.body_s:g} seconds."),
+            "413": problem(f"The body is longer than {limits.max_request_bytes} bytes."),
+            "415": problem("Not application/json."),
+            "422": problem(
+                f"JSON of another shape, more than {limits.max_texts} texts, or a text over {limits.max_text_chars} characters."
+            ),
+            "503": later,
+        },
+    }
+
+    def get(operation: str, summary: str, ok: dict[str, Any], **others: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "get": {
+                "operationId": operation,
+                "summary": summary,
+                "responses": {"200": ok} | {code.lstrip("_"): r for code, r in others.items()},
+            }
+        }
+
+    def page(media: str, description: str) -> dict[str, Any]:
+        return {"description": description, "content": {media: {}}}
+
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "MangaAssist",
+            "version": version,
+            "description": "What a shopper's message wants, from the champion of the asset graph.",
+        },
+        "servers": [{"url": "."}],
+        "paths": {
+            "/v1/classify": {"post": classify},
+            "/v1/model": get("model", "What is served", reply("ModelReply", "Digests, labels, provider, thresholds.")),
+            "/livez": get("livez", "The process answers", reply("Status", "Alive.")),
+            "/readyz": get(
+                "readyz", "The bundle is verified, warmed, and on the provider asked for", reply("Status", "Ready."), _503=later
+            ),
+            "/metrics": get("metrics", "Prometheus metrics", page("text/plain", "Text exposition format.")),
+            "/docs.json": get("docs", "This document", page("application/json", "OpenAPI.")),
+            "/invocations": {
+                "post": classify | {"operationId": "invocations", "summary": "/v1/classify under the name that SageMaker calls"}
+            },
+            "/ping": get("ping", "/readyz under the name that SageMaker calls", reply("Status", "Ready."), _503=later),
+        },
+        "components": {"schemas": schemas},
+    }
