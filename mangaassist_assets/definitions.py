@@ -1,6 +1,8 @@
-"""The code location: everything under `defs/`, the house, and the sensor that keeps the graph up."""
+"""The code location: everything under `defs/`, the house, and the sensors.
 
-from pathlib import Path
+Modules are listed by Dagster's loaders of assets and checks: `load_from_defs_folder` also imports the component plug-ins of every
+installed integration, which takes longer than all of this.
+"""
 
 import dagster as dg
 
@@ -13,10 +15,12 @@ from mangaassist_assets.settings import current
 def definitions() -> dg.Definitions:
     """Loads `defs/` with the settings of this process."""
     settings = current()
-    return dg.Definitions.merge(
-        dg.load_from_defs_folder(path_within_project=Path(__file__).parent / "defs"),
-        dg.Definitions(
-            resources={"house": HouseResource(home=str(settings.home), store=settings.store)},
-            sensors=[automation_sensor],
-        ),
+    from mangaassist_assets import defs
+    from mangaassist_assets.defs.messages.labelled import message_sources_changed
+
+    return dg.Definitions(
+        assets=dg.load_assets_from_package_module(defs, include_specs=True),
+        asset_checks=dg.load_asset_checks_from_package_module(defs),
+        resources={"house": HouseResource(home=str(settings.home), store=settings.store)},
+        sensors=[automation_sensor, message_sources_changed],
     )
