@@ -57,19 +57,20 @@ def render(title: str, facts: Sequence[Fact], sections: Sequence[Section]) -> st
 
 
 def _section(section: Section) -> str:
+    """Roles are spelt out because a phone's layout takes a table's display, and with it what a screen reader knows of it."""
     anchor = _anchor(section.title)
     heading = f'<h2 id="{anchor}">{escape(section.title)}</h2>'
     if not section.rows:
         return f'<section aria-labelledby="{anchor}">{heading}<p class="note">Nothing measured yet.</p></section>'
-    head = "".join(f'<th scope="col" class="{_kind(section, h)}">{escape(h)}</th>' for h in section.headers)
+    head = "".join(f'<th role="columnheader" scope="col" class="{_kind(section, h)}">{escape(h)}</th>' for h in section.headers)
     if section.bars:
-        head += '<th scope="col"><span class="unseen">drawn</span></th>'
+        head += '<th role="columnheader" scope="col"><span class="unseen">drawn</span></th>'
     rows = "\n".join(_row(section, number) for number in range(len(section.rows)))
     return f"""<section aria-labelledby="{anchor}">{heading}
 <p class="note">{escape(section.note)}</p>
-<div class="wide" role="region" aria-labelledby="{anchor}" tabindex="0"><table>
-<thead><tr>{head}</tr></thead>
-<tbody>
+<div class="wide" role="region" aria-labelledby="{anchor}" tabindex="0"><table role="table">
+<thead role="rowgroup"><tr role="row">{head}</tr></thead>
+<tbody role="rowgroup">
 {rows}
 </tbody>
 </table></div></section>"""
@@ -77,13 +78,13 @@ def _section(section: Section) -> str:
 
 def _row(section: Section, number: int) -> str:
     first, *others = section.rows[number]
-    cells = [f'<th scope="row">{escape(first)}</th>']
+    cells = [f'<th role="rowheader" scope="row">{escape(first)}</th>']
     for header, text in zip(section.headers[1:], others, strict=True):
         inner = _badge(text) if text in MARKS else f"<span>{escape(text)}</span>"
-        cells.append(f'<td class="{_kind(section, header)}" data-label="{escape(header)}">{inner}</td>')
+        cells.append(f'<td role="cell" class="{_kind(section, header)}" data-label="{escape(header)}">{inner}</td>')
     if section.bars:
-        cells.append(f'<td class="drawn">{_svg(section.bars[number])}</td>')
-    return f"<tr>{''.join(cells)}</tr>"
+        cells.append(f'<td role="cell" class="drawn">{_svg(section.bars[number])}</td>')
+    return f'<tr role="row">{"".join(cells)}</tr>'
 
 
 def _kind(section: Section, header: str) -> str:
