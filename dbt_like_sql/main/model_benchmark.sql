@@ -7,7 +7,7 @@
 -- asset.column = latency_ms_mean | ms | Mean latency under open-loop load, from the time a message was due.
 -- asset.column = latency_ms_p50 | ms | Median of that latency.
 -- asset.column = latency_ms_p99 | ms | 99th percentile of that latency.
--- asset.column = throughput_per_s | per second | Messages answered at saturation.
+-- asset.column = throughput_per_s | per second | Messages answered at saturation, in batches.
 -- asset.column = size_mb | MB | Size of the bundle.
 -- asset.column = instance_type | text | Instance of the price list that the cost is computed for.
 -- asset.column = instance_usd_per_hour | usd per hour | On-demand price of that instance.
