@@ -1,4 +1,4 @@
--- asset.description = One row per event of the release log: how a release became champion, was held or rolled back.
+-- asset.description = One row per change in the release log, in its order: how a release became champion, was held or rolled back.
 -- asset.column = release | text | Digest of the release.
 -- asset.column = from_state | text | State it left; empty for its first event.
 -- asset.column = to_state | text | State it entered.
@@ -17,4 +17,4 @@ SELECT
     events.verdict,
     events.reason
 FROM raw.rollout AS events
-ORDER BY events."at", events.release, events.to_state, events.reason
+ORDER BY events.step

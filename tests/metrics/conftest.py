@@ -59,6 +59,7 @@ def tiny_lake() -> dict[tuple[str, str], pa.Table]:
          "language": "en", "slices": ["slang"]}
         for number, intent in enumerate(["faq", "promotion", "faq", "faq"])
     ]  # fmt: skip
+    events = [{"step": step} | event for step, event in enumerate(events, 1)]
     return {
         ("intents/candidate_benchmark", "data"): pa.table(benchmark),
         ("intents/model_selection", "data"): pa.table(selection),

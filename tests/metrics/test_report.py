@@ -41,19 +41,17 @@ def page(published, tmp_path):
     return (tmp_path / "report" / "index.html").read_text("utf-8")
 
 
-def make_champion(house):
-    at = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
-    event = {
-        "release": "r" * 64,
-        "from_state": "held",
-        "to_state": "champion",
-        "at": at,
-        "by": "a person",
-        "verdict": "PASS",
-        "reason": "ok",
-    }
+NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+
+
+def record(house, *changes):
+    """Appends changes (release, from, to) of one moment to the log."""
     events = house.read_table("release/rollout")
-    house.write_table("release/rollout", pa.concat_tables([events, pa.Table.from_pylist([event], events.schema)]))
+    rows = [
+        {"step": len(events) + step, "release": release * 64, "from_state": before, "to_state": after, "at": NOW, "by": "champion"}
+        for step, (release, before, after) in enumerate(changes, 1)
+    ]
+    house.write_table("release/rollout", pa.concat_tables([events, pa.Table.from_pylist(rows, events.schema)]))
 
 
 def test_the_page_is_whole_and_every_table_has_headers_for_rows_and_columns(page):
@@ -87,17 +85,25 @@ def test_without_a_champion_the_page_says_so_and_shows_the_verdict(page):
 
 
 def test_with_a_champion_the_page_says_which_and_since_when(house, publish, tmp_path):
-    make_champion(house)
+    record(house, ("r", "held", "champion"))
     write_report(publish(house), tmp_path / "index.html")
     assert "rrrrrrrrrrrr, since 2026-11-21 09:30 UTC" in (tmp_path / "index.html").read_text("utf-8")
 
 
+def test_of_changes_at_one_moment_the_last_in_the_log_counts(house, publish, tmp_path):
+    record(house, ("r", "held", "champion"), ("z", None, "candidate"), ("z", "candidate", "champion"), ("r", "champion", "retired"))
+    warehouse = publish(house)
+    write_report(warehouse, tmp_path / "index.html")
+    assert "zzzzzzzzzzzz, since 2026-11-21 09:30 UTC" in (tmp_path / "index.html").read_text("utf-8")
+    assert [(row[0][0], row[2]) for row in decision_tables(warehouse)[-1].rows[:3]] == [
+        ("r", "retired"),
+        ("z", "champion"),
+        ("z", "candidate"),
+    ]
+
+
 def test_a_champion_that_was_rolled_back_is_none(house, publish, tmp_path):
-    make_champion(house)
-    events = house.read_table("release/rollout")
-    last = events.to_pylist()[-1]
-    last |= {"from_state": "champion", "to_state": "rolled_back", "at": last["at"].replace(hour=10)}
-    house.write_table("release/rollout", pa.concat_tables([events, pa.Table.from_pylist([last], events.schema)]))
+    record(house, ("r", "held", "champion"), ("r", "champion", "rolled_back"))
     write_report(publish(house), tmp_path / "index.html")
     assert "none yet" in (tmp_path / "index.html").read_text("utf-8")
 

@@ -177,11 +177,11 @@ def _rollout(path: Path) -> Section:
     found = query(
         path,
         f"""SELECT release, from_state, to_state, "at", "by", verdict, reason FROM rollout
-        ORDER BY "at" DESC, release, to_state LIMIT {MOST_EVENTS}""",
+        ORDER BY rowid DESC LIMIT {MOST_EVENTS}""",
     )
     return Section(
         "Rollout",
-        "Events of the release log, the latest first.",
+        "Changes in the release log, the latest first.",
         headers,
         [
             (release[:12], before or "", to, _moment(at), by, verdict or "", reason or "")
@@ -241,7 +241,7 @@ def _facts(path: Path) -> list[Fact]:
     champions = query(
         path,
         """SELECT release, max("at") FROM rollout GROUP BY release
-        HAVING arg_max(to_state, "at") = 'champion' ORDER BY max("at") DESC""",
+        HAVING arg_max(to_state, rowid) = 'champion' ORDER BY max(rowid) DESC""",
     )
     serving = [f"{release[:12]}, since {_moment(at)}" for release, at in champions.rows[:1]]
     facts = [Fact("Champion", *serving or ["none yet: no release has passed its gates"])]
