@@ -3,6 +3,8 @@
 Errors are one line that names the remedy; --debug shows where they come from.
 """
 
+import datetime as dt
+import getpass
 import json
 import os
 import shutil
@@ -72,6 +74,7 @@ def run(home: Home = None, config: Config = None, as_json: Json = False, debug: 
     from mangaassist_assets import runs
     from mangaassist_assets.definitions import definitions
     from mangaassist_assets.lib.artifacts import House
+    from mangaassist_assets.outside import look
 
     settings, began = current(), time.monotonic()
     built: list[str] = []
@@ -80,7 +83,7 @@ def run(home: Home = None, config: Config = None, as_json: Json = False, debug: 
         House(settings.home, settings.store).sweep()
         runs.fail_abandoned_runs(instance)
         graph = definitions()
-        _observe_sources(settings, instance)
+        look(settings, instance)
         for event in runs.bring_up_to_date(graph, instance):
             show(event)
             if event.state == "built":
@@ -113,13 +116,6 @@ def run(home: Home = None, config: Config = None, as_json: Json = False, debug: 
         else:
             out.print(f"\n{len(built)} built, {len(failures)} failed. The last release still serves. Correct it and run again.")
     raise typer.Exit(1 if failures else 0)
-
-
-def _observe_sources(settings: Settings, instance: Any) -> None:
-    """Records the digest of the source files, so that changed files make what is read from them stale."""
-    from mangaassist_assets.sources import observe
-
-    observe(settings, instance)
 
 
 def _decision_tables(settings: Settings) -> Sequence[Any]:
@@ -248,6 +244,102 @@ def doctor(home: Home = None, config: Config = None, as_json: Json = False, debu
             if not finding.ok:
                 out.print(f"      {finding.remedy}", highlight=False)
     raise typer.Exit(0 if all(f.ok for f in findings) else 1)
+
+
+# ── decide ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Release = Annotated[str, typer.Argument(help="Digest of the release, or its first characters.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, kept in the release log.")]
+By = Annotated[str, typer.Option("--by", default_factory=getpass.getuser, help="Who decides.")]
+
+
+@app.command()
+def status(home: Home = None, config: Config = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Show who is champion, which releases wait for a decision, and what is stale."""
+    from mangaassist_assets import runs
+    from mangaassist_assets.definitions import definitions
+    from mangaassist_assets.lib.release.log import current as fold
+    from mangaassist_assets.outside import look
+
+    settings = current()
+    state = fold(settings.home / "releases")
+    with runs.open_instance(settings.home) as instance:
+        look(settings, instance)
+        stale = [str(target) for target in runs.needed(definitions(), instance)]
+    last = dict(state.releases)
+    if as_json:
+        releases = [
+            {"release": r, "stage": c.to_state, "at": c.at.isoformat(), "by": c.by, "verdict": c.verdict, "reason": c.reason}
+            for r, c in last.items()
+        ]
+        _print_json({"champion": state.champion, "previous": state.previous, "releases": releases, "stale": stale})
+        return
+    out.print(f"Champion  {state.champion[:12] if state.champion else 'none yet'}", highlight=False)
+    rows = [(r[:12], c.to_state.value, f"{c.at:%Y-%m-%d %H:%M} UTC", c.by, c.verdict or "", c.reason) for r, c in reversed(last.items())]
+    if rows:
+        _print_table("Releases", ("release", "stage", "since", "by", "verdict", "reason"), rows)
+    for release in state.held:
+        out.print(f"{release[:12]} waits: `mangaassist approve {release[:12]} --why ...`, or reject.", highlight=False)
+    out.print(f"Stale     {', '.join(stale) or 'nothing'}", highlight=False, markup=False)
+
+
+@app.command()
+def approve(
+    release: Release, why: Why, by: By, home: Home = None, config: Config = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Make a release champion that the gates held or rejected, or that was replaced."""
+    log, name = _release_log(), _full_name(release)
+    _house().bundle(name)
+    _tell(log.approve(name, by=by, at=_now(), why=why), as_json)
+
+
+@app.command()
+def reject(
+    release: Release, why: Why, by: By, home: Home = None, config: Config = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Reject a release for good."""
+    _tell(_release_log().reject(_full_name(release), by=by, at=_now(), why=why), as_json)
+
+
+@app.command()
+def rollback(why: Why, by: By, home: Home = None, config: Config = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Return to the champion before; a running service takes it up by itself."""
+    log = _release_log()
+    if previous := log.state().previous:
+        _house().bundle(previous)
+    _tell(log.rollback(by=by, at=_now(), why=why), as_json)
+
+
+def _house() -> Any:
+    from mangaassist_assets.lib.artifacts import House
+
+    return House(current().home, current().store)
+
+
+def _release_log() -> Any:
+    from mangaassist_assets.lib.release.log import ReleaseLog
+
+    return ReleaseLog(current().home / "releases")
+
+
+def _full_name(release: str) -> str:
+    known = [name for name in _release_log().state().releases if name.startswith(release)]
+    if len(known) != 1 or not release:
+        problem = f"{len(known)} releases begin like that" if known else "no release begins like that"
+        raise BadInput(problem, where=f"release {release!r}", remedy="Copy its digest from `mangaassist status`.")
+    return known[0]
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _tell(state: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json({"champion": state.champion, "event": state.version})
+    else:
+        champion = state.champion[:12] if state.champion else "none"
+        out.print(f"Champion  {champion}  (event {state.version} of the release log)", highlight=False)
 
 
 # ── how things are printed ──────────────────────────────────────────────────────────────────────────────────────────

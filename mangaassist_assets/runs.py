@@ -154,7 +154,8 @@ def next_wave(definitions: dg.Definitions, targets: Sequence[Target]) -> list[li
     for key in graph.toposorted_asset_keys:
         node, name = graph.get(key), key.to_user_string()
         parents = {parent.to_user_string() for parent in node.parent_keys}
-        together = not node.is_partitioned and not any(graph.get(dg.AssetKey.from_user_string(parent)).is_partitioned for parent in parents & ready)
+        partitioned = {parent.to_user_string() for parent in node.parent_keys if graph.get(parent).is_partitioned}
+        together = not node.is_partitioned and not partitioned & ready
         if name in wanted and not parents & waits and (together or not parents & ready):
             ready.add(name)
         elif name in wanted or parents & (ready | waits):

@@ -22,8 +22,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.errors import BadInput
-from mangaassist_assets.lib.intents.encoder import FineTuning
-from mangaassist_assets.lib.messages.labelling import Limits
+from mangaassist_assets.lib.intents.benchmark import Benchmarking
+from mangaassist_assets.lib.intents.candidates import ENCODERS, CandidateSettings
+from mangaassist_assets.lib.messages.labelling import Limits, out_of_scope_label
 from mangaassist_assets.lib.messages.reading import Source, load_sources, parse_sources
 from mangaassist_assets.lib.serving import ServiceSettings
 
@@ -63,17 +64,35 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Messages:
+    """What labelled messages must keep to, and how they become training rows."""
+
+    limits: Limits = Limits()
+    training: Training = Training()
+
+
+@dataclass(frozen=True)
 class Intents:
-    """Which classifiers are trained, and how.
+    """Which classifiers are trained and compared, and how.
 
     Attributes:
-        candidates: those that are trained and compared.
-        fine_tuning: of the encoders among them.
-        seed: of everything else that draws at random.
+        candidates: those that are trained and compared; the rules must be among them, they open the cascade.
+        training: of every candidate; an encoder that is not named there keeps its own weights.
+        rules: the file of the fast path's patterns.
+        benchmark: how long and how hard candidates are driven.
+        prices: price list of instances.
+        instance: the one that costs are computed for.
+        accuracy_loss: what the cascade may lose on validation against its classifier alone.
+        seed: of everything that draws at random outside training.
     """
 
     candidates: tuple[Candidate, ...] = CANDIDATES
-    fine_tuning: FineTuning = field(default_factory=FineTuning)
+    training: CandidateSettings = field(default_factory=CandidateSettings)
+    rules: Path = PROJECT / "data" / "rules" / "intents.toml"
+    benchmark: Benchmarking = Benchmarking()
+    prices: Path = PROJECT / "data" / "instance_prices.toml"
+    instance: str = "g4dn.xlarge"
+    accuracy_loss: float = 0.003
     seed: int = 20
 
 
@@ -85,8 +104,7 @@ class Settings(BaseSettings):
     home: Path = Path(".mangaassist")
     store: str | None = None
     sources: InstanceOf[Sources] = Sources()
-    messages: Limits = Limits()
-    training: Training = Training()
+    messages: Messages = Messages()
     intents: Intents = Intents()
     service: ServiceSettings = ServiceSettings()
 
@@ -142,7 +160,21 @@ def load(path: Path | None) -> Settings:
         settings = Settings(**values, sources=Sources(own))
     except ValidationError as error:
         raise _explained(error, path) from error
-    return settings.model_copy(update={"home": (base / settings.home).resolve()})
+    return _completed(settings, base)
+
+
+def _completed(settings: Settings, base: Path) -> Settings:
+    """With paths made absolute, and what follows from other settings filled in."""
+    intents = settings.intents
+    if "rules" not in intents.candidates or len(intents.candidates) < 2:
+        raise BadInput("names no rules, or nothing else", where="intents.candidates", remedy='Name "rules" and at least one more.')
+    training = dataclasses.replace(
+        intents.training,
+        encoders=ENCODERS | dict(intents.training.encoders),
+        out_of_scope_label=out_of_scope_label(settings.sources.labeled_messages),
+    )
+    intents = dataclasses.replace(intents, training=training, rules=base / intents.rules, prices=base / intents.prices)
+    return settings.model_copy(update={"home": (base / settings.home).resolve(), "intents": intents})
 
 
 def version(logic: str, *sections: Any) -> str:

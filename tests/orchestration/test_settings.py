@@ -32,14 +32,14 @@ def test_without_a_file_the_bundled_sources_are_used_and_home_is_in_the_working_
 
 
 def test_environment_goes_before_file_and_file_before_default(tmp_path, monkeypatch):
-    path = written(tmp_path, 'home = "there"\n[intents]\nseed = 7\n[intents.fine_tuning]\nepochs = 2\n')
+    path = written(tmp_path, 'home = "there"\n[intents]\nseed = 7\n[intents.training.fine_tuning]\nepochs = 2\n')
     assert settings.load(path).home == tmp_path / "there"
-    assert settings.load(path).intents.fine_tuning.epochs == 2
+    assert settings.load(path).intents.training.fine_tuning.epochs == 2
     monkeypatch.setenv("MANGAASSIST_HOME", "/elsewhere")
-    monkeypatch.setenv("MANGAASSIST_INTENTS__FINE_TUNING__EPOCHS", "9")
+    monkeypatch.setenv("MANGAASSIST_INTENTS__TRAINING__FINE_TUNING__EPOCHS", "9")
     found = settings.load(path)
     assert str(found.home) == "/elsewhere"
-    assert found.intents.fine_tuning.epochs == 9
+    assert found.intents.training.fine_tuning.epochs == 9
     assert found.intents.seed == 7
 
 
@@ -64,8 +64,8 @@ def test_several_sources_are_an_array_of_tables(tmp_path):
     [
         ("sorces = 1", "unknown key `sorces`. Did you mean `sources`?"),
         ("[intents]\ncandidats = []", "unknown key `intents.candidats`. Did you mean `candidates`?"),
-        ("[intents.fine_tuning]\nepoch = 1", "unknown key `intents.fine_tuning.epoch`. Did you mean `epochs`?"),
-        ('[intents.fine_tuning]\nepochs = "many"', "`intents.fine_tuning.epochs`: input should be a valid integer"),
+        ("[intents.training.fine_tuning]\nepoch = 1", "unknown key `intents.training.fine_tuning.epoch`. Did you mean `epochs`?"),
+        ('[intents.training.fine_tuning]\nepochs = "many"', "`intents.training.fine_tuning.epochs`: input should be a valid integer"),
         ('[intents]\ncandidates = ["best"]', "`intents.candidates.0`: input should be 'rules'"),
         ("home = 3", "`home`: input is not a valid path"),
         ("home =", "not readable as TOML"),

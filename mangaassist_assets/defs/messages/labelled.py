@@ -6,14 +6,15 @@ import dagster as dg
 
 from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.lib.messages.labelling import check_trainable, label_messages
+from mangaassist_assets.lib.messages.reading import digest_of_sources
+from mangaassist_assets.outside import MESSAGE_SOURCES, read_by, sighting
 from mangaassist_assets.reporting import materialised
 from mangaassist_assets.resources import HouseResource
 from mangaassist_assets.settings import current, version
-from mangaassist_assets.sources import MESSAGE_SOURCES, sighting
 
 OWNERS = ["team:data-science"]
 SETTINGS = current()
-CODE_VERSION = version("1", SETTINGS.messages)
+CODE_VERSION = version("1", SETTINGS.messages.limits)
 MOST_ATTEMPTS = 3
 
 message_sources = dg.AssetSpec(
@@ -52,8 +53,8 @@ message_sources = dg.AssetSpec(
 def labelled(house: HouseResource) -> Iterator[dg.MaterializeResult]:
     """Reads, cleans, redacts and splits the sources."""
     store = house.open()
-    result = label_messages(SETTINGS.sources.labeled_messages, SETTINGS.messages)
-    check_trainable(result.table, out_of_scope=result.out_of_scope_label, min_train_rows=SETTINGS.messages.min_train_rows)
+    result = label_messages(SETTINGS.sources.labeled_messages, SETTINGS.messages.limits)
+    check_trainable(result.table, out_of_scope=result.out_of_scope_label, min_train_rows=SETTINGS.messages.limits.min_train_rows)
     counts, refused = result.counts, result.counts["rejected_by_reason"]
     yield materialised(
         store.write_table("messages/labeled_messages", result.table),
@@ -78,9 +79,6 @@ def labelled(house: HouseResource) -> Iterator[dg.MaterializeResult]:
 )
 def message_sources_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Asks once for each new content, and again up to MOST_ATTEMPTS where that run failed: run keys are remembered for ever."""
-    from mangaassist_assets.lib.messages.reading import digest_of_sources
-    from mangaassist_assets.sources import read_by
-
     digest = digest_of_sources(SETTINGS.sources.labeled_messages)
     read = read_by(context.instance, "labeled_messages")
     if read is None:
@@ -91,4 +89,5 @@ def message_sources_changed(context: dg.SensorEvaluationContext) -> dg.SensorRes
     failed = context.instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=[dg.DagsterRunStatus.FAILURE]))
     if failed >= MOST_ATTEMPTS:
         return dg.SkipReason(f"{failed} runs on this content failed; correct the sources.")
-    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"{digest}-{failed}", tags=tags)], asset_events=[sighting(digest)])
+    request = dg.RunRequest(run_key=f"{digest}-{failed}", tags=tags)
+    return dg.SensorResult(run_requests=[request], asset_events=[sighting(MESSAGE_SOURCES, digest)])

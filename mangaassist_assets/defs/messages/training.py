@@ -16,12 +16,12 @@ SETTINGS = current()
     group_name="messages",
     owners=["team:data-science"],
     kinds={"python", "parquet"},
-    code_version=version("1", SETTINGS.training),
+    code_version=version("1", SETTINGS.messages.training),
     automation_condition=when_inputs_change(),
 )
 def training_messages(house: HouseResource) -> dg.MaterializeResult:
     """One row per message that candidates are trained or measured on, with its weight: labelled and augmented ones."""
-    store, settings = house.open(), SETTINGS.training
+    store, settings = house.open(), SETTINGS.messages.training
     table = assemble(
         store.read_table("messages/labeled_messages"),
         store.read_table("messages/augmented_messages"),

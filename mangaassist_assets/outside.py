@@ -1,0 +1,43 @@
+"""What the graph reads but does not make: source files and the release log, known to it by the digest of their content."""
+
+import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG, INPUT_DATA_VERSION_TAG_PREFIX
+
+from mangaassist_assets.lib.messages.reading import digest_of_sources
+from mangaassist_assets.lib.release.log import current
+from mangaassist_assets.settings import Settings
+
+MESSAGE_SOURCES = dg.AssetKey("message_sources")
+RELEASE_LOG = dg.AssetKey("release_log")
+
+
+def look(settings: Settings, instance: dg.DagsterInstance) -> None:
+    """Records what changed outside since it was last recorded, so that what is read from it becomes stale.
+
+    Raises:
+        BadInput: a source file is missing.
+    """
+    found = {MESSAGE_SOURCES: digest_of_sources(settings.sources.labeled_messages), RELEASE_LOG: digest_of_releases(settings)}
+    for key, digest in found.items():
+        event = instance.get_latest_materialization_event(key)
+        if event is None or (event.tags or {}).get(DATA_VERSION_TAG) != digest:
+            instance.report_runless_asset_event(sighting(key, digest))
+
+
+def sighting(key: dg.AssetKey, digest: str) -> dg.AssetMaterialization:
+    """The event that makes what reads `key` stale where `digest` is a new one.
+
+    A materialisation, which is what Dagster reads the data version of an external asset from; nothing is written.
+    """
+    return dg.AssetMaterialization(key, tags={DATA_VERSION_TAG: digest})
+
+
+def digest_of_releases(settings: Settings) -> str:
+    """Digest of the release log's last event, which rests on all others."""
+    return current(settings.home / "releases").tip or "empty"
+
+
+def read_by(instance: dg.DagsterInstance, asset: str) -> str | None:
+    """The digest of the message sources that the latest materialisation of `asset` was made from; None where there is none."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    return (event.tags or {}).get(f"{INPUT_DATA_VERSION_TAG_PREFIX}/{MESSAGE_SOURCES.to_user_string()}") if event else None

@@ -1,0 +1,50 @@
+"""A project small enough for tests: 120 messages of three intents, and only the candidates that train in a second."""
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+
+OPENINGS = {
+    "order_tracking": ["where is my parcel", "track my order", "has my package shipped", "when will my box arrive"],
+    "return_request": ["i want to return this", "send back a damaged volume", "refund for the wrong book", "return my manga"],
+    "chitchat": ["hello there", "how are you today", "nice weather", "you are funny"],
+}
+WORDS = (
+    "naruto bleach one piece berserk volume nine please today thanks again friend red blue box set hardcover deluxe signed copy tokyo cat "
+    "rain shop night train paper ink hero"
+).split()
+
+
+def write_messages(path: Path, rows: int = 120, seed: int = 1) -> None:
+    draw = random.Random(seed)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["body", "category"])
+        for i in range(rows):
+            intent = list(OPENINGS)[i % len(OPENINGS)]
+            writer.writerow([f"{draw.choice(OPENINGS[intent])} {' '.join(draw.sample(WORDS, 6))}", intent])
+
+
+@pytest.fixture(scope="session")
+def write_project():
+    """Writes a small project into a folder."""
+    return _write_project
+
+
+def _write_project(folder: Path, *, candidates: tuple[str, ...] = ("rules", "linear"), extra: str = "") -> Path:
+    """A folder with `mangaassist.toml` and `tickets.csv`; its home will be `folder/.mangaassist`."""
+    write_messages(folder / "tickets.csv")
+    (folder / "mangaassist.toml").write_text(
+        f"""{extra}
+[sources.labeled_messages]
+paths = ["tickets.csv"]
+text = "body"
+intent = "category"
+
+[intents]
+candidates = {list(candidates)}
+""".replace("'", '"')
+    )
+    return folder
