@@ -65,7 +65,8 @@ class FineTuning:
         max_tokens: longer texts are cut.
         presence_weight: weight of the multi-label loss beside the primary intent's cross-entropy.
         label_smoothing: of the cross-entropy (Szegedy et al. 2016).
-        dropout: before the heads and inside blocks.
+        dropout: before the heads.
+        block_dropout: inside blocks; 0 saves a third of the time on a CPU, and little data over few epochs does not miss it.
         seed: of shuffling and dropout.
     """
 
@@ -80,6 +81,7 @@ class FineTuning:
     weight_decay: float = 0.01
     warmup_share: float = 0.1
     dropout: float = 0.1
+    block_dropout: float = 0.0
     seed: int = 20
 
 
@@ -345,7 +347,7 @@ def fine_tune(
     Args:
         texts: n messages.
         primary: (n,) class of each.
-        presence: (n, K) 1 where an intent is present, NaN where the source does not say.
+        presence: (n, K) 1 where an intent is present.
         weights: (n,) row weights.
         progress: called with step, steps and the running loss.
     """
@@ -354,7 +356,7 @@ def fine_tune(
 
     torch.manual_seed(settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = build(pretrained.shape, pretrained.weights, dropout=settings.dropout).to(device)
+    encoder = build(pretrained.shape, pretrained.weights, dropout=settings.block_dropout).to(device)
     frozen = min(settings.frozen_layers, pretrained.shape.layers)
     for part in (encoder.words, encoder.positions, encoder.norm, *encoder.blocks[:frozen]):
         part.requires_grad_(False)
@@ -380,20 +382,20 @@ def fine_tune(
     warmup = max(1, int(settings.warmup_share * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: min((s + 1) / warmup, max(0.0, (steps - s) / max(1, steps - warmup))))
     y, z, w = (torch.from_numpy(a).to(device) for a in (primary.astype(np.int64), presence.astype(np.float32), weights.astype(np.float32)))
+    bfloat16 = _has_fast_bfloat16(device)
     encoder.train()
     step, running = 0, math.nan
     for _ in range(settings.epochs):
         for rows in length_batches(lengths, settings.batch_rows, rng):
             hidden, mask = _gather(cached, lengths, rows, device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 out = encoder.run(hidden, mask, frozen)
             out = functional.dropout(mean_pool(out.float(), mask), settings.dropout)
             scores = head(out)
             index = torch.from_numpy(rows).to(device)
             loss = functional.cross_entropy(scores[:, :classes], y[index], reduction="none", label_smoothing=settings.label_smoothing)
-            known = ~torch.isnan(z[index])
-            present = functional.binary_cross_entropy_with_logits(scores[:, classes:], torch.nan_to_num(z[index]), reduction="none")
-            loss = loss + settings.presence_weight * (present * known).sum(1) / known.sum(1).clamp(min=1) * math.sqrt(classes)
+            present = functional.binary_cross_entropy_with_logits(scores[:, classes:], z[index], reduction="none")
+            loss = loss + settings.presence_weight * present.mean(1) * math.sqrt(classes)
             loss = (loss * w[index]).sum() / w[index].sum()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -405,6 +407,13 @@ def fine_tune(
             progress(step, steps, running)
     encoder.eval()
     return FineTuned(encoder, pretrained.shape, head.weight.detach(), head.bias.detach(), pretrained.tokenizer, 2 * settings.max_tokens)
+
+
+def _has_fast_bfloat16(device: Any) -> bool:
+    """Whether matrices multiply faster in bfloat16: on CUDA, and on CPUs with AVX512-BF16 or AMX instructions."""
+    import torch
+
+    return device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _frozen_pass(encoder: Any, ids: list[list[int]], lengths: NDArray[np.int64], frozen: int, pad_id: int, device: Any) -> "tuple[torch.Tensor, torch.Tensor]":
@@ -450,7 +459,7 @@ def _closed_form_head(
     classes = presence.shape[1]
     x = pooled.double()
     w = torch.from_numpy(weights.astype(np.float64))
-    onehot = functional_one_hot(primary, classes) * w[:, None]
+    onehot = _one_hot(primary, classes) * w[:, None]
     mass = onehot.sum(0).clamp(min=1e-9)
     means = (onehot.T @ x) / mass[:, None]
     centred = (x - means[torch.from_numpy(primary)]) * w.sqrt()[:, None]
@@ -463,7 +472,7 @@ def _closed_form_head(
     return torch.cat([weight, weight]), torch.cat([bias, bias - 2.0])
 
 
-def functional_one_hot(index: NDArray[np.int64], classes: int) -> "torch.Tensor":
+def _one_hot(index: NDArray[np.int64], classes: int) -> "torch.Tensor":
     """(n,) class indices -> (n, K) float64 one-hot."""
     import torch
 

@@ -1,0 +1,179 @@
+"""The cascade: rules, then the student when it is sure, then the classifier.
+
+How sure the student must be is chosen on validation, for a stated loss of accuracy against the classifier alone.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mangaassist_assets.lib.artifacts import Bundle
+from mangaassist_assets.lib.intents.candidates import CandidateSettings, LabelledTexts, TrainedCandidate, calibrate, load, load_rules
+from mangaassist_assets.lib.intents.classifier import LearntClassifier, load_classifier, tensors_to_bytes
+from mangaassist_assets.lib.intents.prediction import Prediction, Route, Scores
+from mangaassist_assets.lib.intents.rules import Rules
+from mangaassist_assets.lib.intents.student import distil
+
+KIND = "intent_classifier"
+
+
+class Cascade:
+    """A loaded bundle of kind `intent_classifier`.
+
+    Attributes:
+        labels: of all parts, in one order.
+        digest: of the bundle.
+        provider: the execution provider that the classifier really runs on.
+    """
+
+    def __init__(self, rules: Rules, student: LearntClassifier, classifier: LearntClassifier, thresholds: dict[str, float], digest: str) -> None:
+        self.rules, self.student, self.classifier = rules, student, classifier
+        self.labels, self.out_of_scope_label = classifier.labels, classifier.out_of_scope_label
+        self.thresholds, self.digest, self.provider = thresholds, digest, classifier.provider
+
+    @classmethod
+    def load(cls, bundle: Bundle, *, provider: str = "CPUExecutionProvider", threads: int = 1) -> "Cascade":
+        """Loads the parts of a verified bundle.
+
+        Raises:
+            Unavailable: the classifier does not run on the provider asked for.
+        """
+        thresholds = json.loads(bundle.file("cascade.json").read_text("utf-8"))
+        return cls(
+            load_rules(bundle, "rules/"),
+            load_classifier(bundle, "student/"),
+            load_classifier(bundle, "classifier/", provider=provider, threads=threads),
+            thresholds,
+            bundle.digest,
+        )
+
+    def classify(self, texts: Sequence[str]) -> list[Prediction]:
+        """One prediction a text, in order."""
+        found = self.classify_fast(texts)
+        open_rows = [i for i, prediction in enumerate(found) if prediction is None]
+        for row, prediction in zip(open_rows, self.classify_slow([texts[i] for i in open_rows]), strict=True):
+            found[row] = prediction
+        return [prediction for prediction in found if prediction is not None]
+
+    def classify_fast(self, texts: Sequence[str]) -> list[Prediction | None]:
+        """What rules and student answer, in microseconds a text; None where the classifier is needed."""
+        found: list[Prediction | None] = []
+        for text in texts:
+            rule = self.rules.match(text)
+            found.append(Prediction(rule[0], rule[1], None, "rules") if rule else None)
+        rest = [i for i, prediction in enumerate(found) if prediction is None]
+        if rest:
+            scores = self.student.scores([texts[i] for i in rest])
+            sure = sure_rows(scores, self.thresholds["student_confidence"], self.thresholds["student_second"])
+            answers = self._predictions(Scores(scores.primary[sure], scores.presence[sure]), self.student, "student")
+            for row, answer in zip(np.asarray(rest)[sure], answers, strict=True):
+                found[row] = answer
+        return found
+
+    def classify_slow(self, texts: Sequence[str]) -> list[Prediction]:
+        """The classifier's answers; texts of similar length share a batch."""
+        return self._predictions(self.classifier.scores(texts), self.classifier, "classifier") if texts else []
+
+    def _predictions(self, scores: Scores, model: LearntClassifier, route: Route) -> list[Prediction]:
+        first = scores.primary.argmax(1)
+        second = model.presence.second(scores.presence, first)
+        confidence = scores.primary[np.arange(len(first)), first]
+        labels = self.labels
+        return [
+            Prediction(labels[f], float(c), labels[s] if s >= 0 else None, route)
+            for f, c, s in zip(first.tolist(), confidence.tolist(), second.tolist(), strict=True)
+        ]
+
+
+def sure_rows(scores: Scores, confidence: float, second: float) -> NDArray[np.bool_]:
+    """Where the student may answer: confident of the first intent, and nowhere near seeing a second."""
+    first = scores.primary.argmax(1)
+    others = scores.presence.copy()
+    others[np.arange(len(first)), first] = 0
+    return (scores.primary.max(1, initial=0) >= confidence) & (others.max(1, initial=0) < second)
+
+
+def assemble(
+    candidate: Bundle,
+    rules_candidate: Bundle,
+    train_rows: LabelledTexts,
+    validation: LabelledTexts,
+    unlabelled: Sequence[str],
+    settings: CandidateSettings,
+    *,
+    accuracy_loss: float = 0.003,
+) -> TrainedCandidate:
+    """Builds the cascade around the chosen candidate: files and facts of a bundle of kind `intent_classifier`.
+
+    The student is distilled from the candidate's answers to the training messages and to `unlabelled` ones. The threshold is
+    the lowest at which, on validation, the cascade's weighted accuracy and macro F1 stay within `accuracy_loss` of the candidate's.
+    """
+    started = time.perf_counter()
+    teacher = load(candidate, threads=0)
+    labels = teacher.labels
+    texts = [*train_rows.texts, *unlabelled]
+    taught = teacher.scores(texts)
+    onehot = np.eye(len(labels), dtype=np.float32)[train_rows.primary]
+    primary, presence = taught.primary.copy(), taught.presence.copy()
+    n = len(train_rows.texts)
+    primary[:n] = 0.5 * primary[:n] + 0.5 * onehot  # a label knows what the teacher may have wrong
+    presence[:n] = 0.5 * presence[:n] + 0.5 * train_rows.presence(len(labels))
+    weights = np.concatenate([train_rows.weights, np.full(len(unlabelled), float(train_rows.weights.mean()), np.float32)])
+    student = distil(texts, primary, presence, weights, settings.distillation)
+    fast = calibrate(labels, validation, settings, main=student, linear=None)
+    rules = load_rules(rules_candidate)
+    thresholds = choose_thresholds(rules, fast, teacher.scores(validation.texts), validation, accuracy_loss)
+    files = {f"classifier/{name}": candidate.file(name).read_bytes() for name in _file_names(candidate)}
+    files |= {f"rules/{name}": rules_candidate.file(name).read_bytes() for name in _file_names(rules_candidate)}
+    files |= {"student/student.safetensors": tensors_to_bytes(student.tensors()), "student/classifier.json": fast.settings_json(student=True)}
+    files["cascade.json"] = json.dumps(thresholds, indent=2, sort_keys=True).encode()
+    facts: dict[str, Any] = {k: candidate.facts[k] for k in ("candidate", "labels", "out_of_scope_label", "training_data", "encoder")}
+    facts |= {"candidate_bundle": candidate.digest, "accuracy_loss": accuracy_loss}
+    return TrainedCandidate(files, facts, time.perf_counter() - started)
+
+
+def choose_thresholds(rules: Rules, student: LearntClassifier, teacher: Scores, validation: LabelledTexts, accuracy_loss: float) -> dict[str, float]:
+    """The student's lowest admissible confidence, and what share of validation each part then answers.
+
+    Compares on the messages that rules leave open. Without any admissible threshold the student is silent (threshold above 1).
+    """
+    open_rows = np.array([rules.match(text) is None for text in validation.texts])
+    scores = student.scores(validation.texts)
+    truth, weights = validation.primary, validation.weights
+    slow, fast = teacher.primary.argmax(1), scores.primary.argmax(1)
+    classes = teacher.primary.shape[1]
+    second = 0.5 * min(min(student.presence.thresholds), 1.0)
+
+    def quality(predicted: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Weighted accuracy and macro F1 over open rows."""
+        rows = np.flatnonzero(open_rows)
+        confusion = np.zeros((classes, classes))
+        np.add.at(confusion, (truth[rows], predicted[rows]), weights[rows])
+        hit, total = np.diag(confusion), confusion.sum(0) + confusion.sum(1)
+        seen = total > 0
+        return np.array([hit.sum() / max(confusion.sum(), 1e-9), (2 * hit[seen] / total[seen]).mean() if seen.any() else 0.0])
+
+    alone = quality(slow)
+    chosen = 1.01
+    for confidence in np.round(np.arange(0.995, 0.3, -0.005), 3):
+        sure = sure_rows(scores, float(confidence), second)
+        if (quality(np.where(sure, fast, slow)) < alone - accuracy_loss).any():
+            break
+        chosen = float(confidence)
+    sure = sure_rows(scores, chosen, second) & open_rows
+    n = max(1, len(truth))
+    return {
+        "student_confidence": chosen,
+        "student_second": second,
+        "share_rules": float((~open_rows).sum() / n),
+        "share_student": float(sure.sum() / n),
+        "share_classifier": float((open_rows & ~sure).sum() / n),
+    }
+
+
+def _file_names(bundle: Bundle) -> list[str]:
+    return sorted(json.loads((bundle.path / "manifest.json").read_text("utf-8"))["files"])

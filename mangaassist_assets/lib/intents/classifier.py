@@ -1,0 +1,127 @@
+"""The learnt classifiers as files: written by `candidates.py`, read here, equal in what they answer.
+
+A classifier has one or two experts whose logits are weighted and summed (`calibration.fused`): an ONNX encoder, a linear
+model of n-grams, or a student. Files, all below one prefix of a bundle:
+
+    classifier.json          labels, scales, presence, out-of-scope label and shift, token limit
+    encoder.onnx             with tokenizer.json beside it
+    linear.safetensors       n-gram hashes, idf, weights
+    student.safetensors      n-gram hashes, idf, embeddings, two layers
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mangaassist_assets.lib.artifacts import Bundle
+from mangaassist_assets.lib.intents.calibration import Presence, fused
+from mangaassist_assets.lib.intents.export import OnnxEncoder
+from mangaassist_assets.lib.intents.linear import LinearModel
+from mangaassist_assets.lib.intents.prediction import Scores
+from mangaassist_assets.lib.intents.student import Student
+
+Floats = NDArray[np.float32]
+
+
+class TwoHeaded(Protocol):
+    """An expert with primary and presence logits: an encoder or a student."""
+
+    def logits(self, texts: Sequence[str]) -> tuple[Floats, Floats]: ...
+
+
+@dataclass
+class LearntClassifier:
+    """Experts and what turns their logits into calibrated probabilities.
+
+    Attributes:
+        labels: (K,) in order of the columns.
+        out_of_scope_label: the label that means none of the others, or None.
+        main: the expert with both heads, or None.
+        linear: the n-gram expert, or None.
+        scales: one factor an expert, `main` first.
+        presence: calibration of the presence logits; of the linear logits where there is no `main`.
+        shift: added to the out-of-scope logit.
+    """
+
+    labels: tuple[str, ...]
+    out_of_scope_label: str | None
+    main: TwoHeaded | None
+    linear: LinearModel | None
+    scales: tuple[float, ...]
+    presence: Presence
+    shift: float
+    provider: str = "CPUExecutionProvider"
+
+    def experts(self, texts: Sequence[str]) -> tuple[list[Floats], Floats]:
+        """Primary logits of each expert, and the presence logits."""
+        logits, presence = [], None
+        if self.main is not None:
+            first, presence = self.main.logits(texts)
+            logits.append(first)
+        if self.linear is not None:
+            logits.append(self.linear.logits(texts))
+        return logits, presence if presence is not None else logits[0]
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """Calibrated probabilities; the empty list gives (0, K) arrays."""
+        if not texts:
+            return Scores(np.empty((0, len(self.labels)), np.float32), np.empty((0, len(self.labels)), np.float32))
+        logits, presence = self.experts(texts)
+        column = self.labels.index(self.out_of_scope_label) if self.out_of_scope_label is not None else None
+        return Scores(fused(logits, self.scales, column, self.shift), self.presence.probabilities(presence))
+
+    def settings_json(self, **more: Any) -> bytes:
+        """The content of classifier.json."""
+        content = {
+            "labels": list(self.labels),
+            "out_of_scope_label": self.out_of_scope_label,
+            "scales": [round(s, 6) for s in self.scales],
+            "presence": self.presence.to_json(),
+            "out_of_scope_shift": self.shift,
+        } | more
+        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False).encode()
+
+
+def tensors_to_bytes(tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """Safetensors bytes, keys sorted."""
+    from safetensors.numpy import save
+
+    return bytes(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
+
+
+def load_classifier(bundle: Bundle, prefix: str = "", *, provider: str = "CPUExecutionProvider", threads: int = 1) -> LearntClassifier:
+    """Reads the files below `prefix` of a verified bundle.
+
+    Raises:
+        Unavailable: an encoder's session does not run on `provider`.
+        DamagedArtifact: a file is missing.
+    """
+    from safetensors.numpy import load_file
+
+    settings = json.loads(bundle.file(f"{prefix}classifier.json").read_text("utf-8"))
+    main: TwoHeaded | None = None
+    linear = None
+    if "max_tokens" in settings:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(bundle.file(f"{prefix}tokenizer.json")))
+        graph = str(bundle.file(f"{prefix}encoder.onnx"))
+        main = OnnxEncoder(graph, tokenizer, max_tokens=settings["max_tokens"], pad_id=settings["pad_id"], provider=provider, threads=threads)
+    elif settings.get("student"):
+        main = Student.from_tensors(load_file(bundle.file(f"{prefix}student.safetensors")))
+    if settings.get("linear"):
+        linear = LinearModel.from_tensors(load_file(bundle.file(f"{prefix}linear.safetensors")))
+    return LearntClassifier(
+        tuple(settings["labels"]),
+        settings["out_of_scope_label"],
+        main,
+        linear,
+        tuple(settings["scales"]),
+        Presence.from_json(settings["presence"]),
+        settings["out_of_scope_shift"],
+        provider,
+    )

@@ -1,0 +1,168 @@
+"""A fine-tuned encoder as an ONNX graph, and the session that runs it.
+
+The graph is written node by node with ONNX Runtime's fused operators (attention, skip layer norm, bias GELU), which its CPU
+and CUDA providers both have. Writing it here rather than tracing it keeps the bytes the same for the same weights, and needs
+no pattern matcher to find what is known already.
+
+Inputs: `input_ids` int64 (B, T), padded on the right; `lengths` int32 (B,). Output: `logits` float32 (B, 2K).
+"""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mangaassist_assets.lib.errors import Unavailable
+from mangaassist_assets.lib.intents.encoder import FineTuned, length_batches, tokenize
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Floats = NDArray[np.float32]
+TOKENS_A_BATCH = 4096  # rows times padded length; past this a CPU gains nothing from a larger batch
+FUSED = "com.microsoft"
+
+
+def to_onnx(model: FineTuned) -> bytes:
+    """The float32 graph of encoder, mean pooling and both heads."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    shape, weights = model.shape, {k: v.cpu().numpy() for k, v in model.encoder.state_dict().items()}
+    nodes, constants = [], {}
+
+    def constant(name: str, value: NDArray[Any]) -> str:
+        constants[name] = np.ascontiguousarray(value)
+        return name
+
+    def node(op: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
+        nodes.append(helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes))
+        return output
+
+    def matrix(name: str) -> str:
+        return constant(f"{name}.weight", weights[f"{name}.weight"].T)
+
+    def bias(name: str) -> str:
+        return constant(f"{name}.bias", weights[f"{name}.bias"])
+
+    def scale(name: str) -> str:
+        return constant(f"{name}.weight", weights[f"{name}.weight"])
+
+    node("Shape", ["input_ids"], "width", start=1, end=2)
+    node("Gather", [constant("words", weights["words.weight"]), "input_ids"], "word_states")
+    first = shape.position_offset
+    node("Add", ["width", constant("offset", np.array([first], np.int64))], "position_end")
+    node("Slice", [constant("positions", weights["positions.weight"]), constant("position_start", np.array([first], np.int64)), "position_end"], "position_states")
+    node("Add", ["word_states", "position_states"], "embedded")
+    x = node("LayerNormalization", ["embedded", scale("norm"), bias("norm")], "x0", axis=-1, epsilon=shape.norm_eps)
+    for i in range(shape.layers):
+        block = f"blocks.{i}"
+        attended = node("Attention", [x, matrix(f"{block}.qkv"), bias(f"{block}.qkv"), "lengths"], f"{block}.attended", FUSED, num_heads=shape.heads)
+        out = node("MatMul", [attended, matrix(f"{block}.out")], f"{block}.projected")
+        norm = f"{block}.attention_norm"
+        x = node("SkipLayerNormalization", [x, out, scale(norm), bias(norm), bias(f"{block}.out")], f"{block}.middle", FUSED, epsilon=shape.norm_eps)
+        up = node("MatMul", [x, matrix(f"{block}.up")], f"{block}.up_states")
+        up = node("BiasGelu", [up, bias(f"{block}.up")], f"{block}.gelu", FUSED)
+        down = node("MatMul", [up, matrix(f"{block}.down")], f"{block}.down_states")
+        norm = f"{block}.output_norm"
+        x = node("SkipLayerNormalization", [x, down, scale(norm), bias(norm), bias(f"{block}.down")], f"{block}.end", FUSED, epsilon=shape.norm_eps)
+
+    node("Squeeze", ["width", constant("axis0", np.array([0], np.int64))], "width_scalar")
+    node("Range", [constant("zero", np.array(0, np.int64)), "width_scalar", constant("one", np.array(1, np.int64))], "places")
+    node("Cast", ["lengths"], "lengths_64", to=TensorProto.INT64)
+    node("Unsqueeze", ["lengths_64", constant("axis1", np.array([1], np.int64))], "lengths_column")
+    node("Less", ["places", "lengths_column"], "is_token")
+    node("Cast", ["is_token"], "mask", to=TensorProto.FLOAT)
+    node("Unsqueeze", ["mask", "axis1"], "mask_row")  # (B, 1, T)
+    node("MatMul", ["mask_row", x], "summed")  # (B, 1, H)
+    node("Squeeze", ["summed", "axis1"], "summed_2d")
+    node("Cast", ["lengths_column"], "token_count", to=TensorProto.FLOAT)
+    node("Div", ["summed_2d", "token_count"], "pooled")
+    node("Gemm", ["pooled", constant("head.weight", model.head_weight.cpu().numpy()), constant("head.bias", model.head_bias.cpu().numpy())], "logits", transB=1)
+
+    graph = helper.make_graph(
+        nodes,
+        "intent_encoder",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"]), helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(model.head_bias)])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(FUSED, 1)]
+    built = helper.make_model(graph, opset_imports=opsets, producer_name="mangaassist")
+    built.ir_version = 10
+    onnx.checker.check_model(built)
+    return bytes(built.SerializeToString(deterministic=True))
+
+
+def to_int8(graph: bytes) -> bytes:
+    """Dynamic int8 of the same graph: weights per channel, in 7 bits (`reduce_range`).
+
+    AVX2 and AVX-512 without VNNI add two 16-bit products and saturate with 8-bit weights (onnxruntime issues 6004 and
+    14642); 7 bits cost little and give the same answers on every CPU.
+    """
+    import logging
+    import tempfile
+    from pathlib import Path
+
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(max(logging.getLogger().level, logging.WARNING))
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(graph)
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul", "Attention", "Gather"],
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
+        return bytes(onnx.load(target).SerializeToString(deterministic=True))
+
+
+class OnnxEncoder:
+    """An ONNX Runtime session over a graph of `to_onnx` or `to_int8`.
+
+    Args:
+        graph: the ONNX bytes or path.
+        provider: `CPUExecutionProvider` or `CUDAExecutionProvider`.
+        threads: of one call, on CPU.
+
+    Raises:
+        Unavailable: the session does not run on the provider asked for.
+    """
+
+    def __init__(self, graph: bytes | str, tokenizer: "Tokenizer", *, max_tokens: int, pad_id: int, provider: str = "CPUExecutionProvider", threads: int = 1) -> None:
+        import onnxruntime as ort
+
+        if provider not in ort.get_available_providers():
+            raise Unavailable(f"{provider} is not in this build of ONNX Runtime; it has {', '.join(ort.get_available_providers())}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or (os.cpu_count() or 1)
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(graph, options, providers=[provider])
+        if self._session.get_providers()[0] != provider:
+            raise Unavailable(f"{provider} was asked for, ONNX Runtime fell back to {self._session.get_providers()[0]}; check the driver and CUDA libraries")
+        self.provider, self._tokenizer, self._max_tokens, self._pad_id = provider, tokenizer, max_tokens, pad_id
+        self._width = self._session.get_outputs()[0].shape[1]
+
+    def logits(self, texts: Sequence[str]) -> tuple[Floats, Floats]:
+        """Primary and presence logits, each (n, K); texts of similar length share a batch."""
+        ids = tokenize(self._tokenizer, texts, self._max_tokens)
+        lengths = np.array([len(i) for i in ids], np.int64)
+        out = np.empty((len(texts), self._width), np.float32)
+        rows_a_batch = max(1, TOKENS_A_BATCH // max(1, int(lengths.max(initial=1))))
+        for rows in length_batches(lengths, rows_a_batch):
+            padded = np.full((len(rows), int(lengths[rows].max())), self._pad_id, np.int64)
+            for at, row in enumerate(rows):
+                padded[at, : lengths[row]] = ids[row]
+            out[rows] = self._session.run(None, {"input_ids": padded, "lengths": lengths[rows].astype(np.int32)})[0]
+        k = self._width // 2
+        return out[:, :k], out[:, k:]
