@@ -25,6 +25,7 @@ from mangaassist_assets.lib.artifacts import Bundle
 from mangaassist_assets.lib.errors import DamagedArtifact, MangaAssistError, Unavailable
 from mangaassist_assets.lib.intents.prediction import Prediction
 from mangaassist_assets.lib.messages.normalising import normalise
+from mangaassist_assets.lib.messages.redaction import redact
 from mangaassist_assets.lib.serving import ServiceSettings, Wanted
 
 logger = logging.getLogger("bentoml.mangaassist")  # below bentoml's, whose level and handler the server sets up
@@ -49,6 +50,7 @@ class CascadeLike(Protocol):
     labels: tuple[str, ...]
     out_of_scope_label: str | None
     provider: str
+    thresholds: dict[str, float]
 
     def classify_fast(self, texts: Sequence[str]) -> list[Prediction | None]: ...
     def classify_slow(self, texts: Sequence[str]) -> list[Prediction]: ...
@@ -230,7 +232,6 @@ class Served:
 
     wanted: Wanted
     cascade: CascadeLike
-    facts: dict[str, Any]
     batcher: Batcher
 
 
@@ -300,7 +301,7 @@ class Pipeline:
             labels=list(served.cascade.labels),
             out_of_scope_label=served.cascade.out_of_scope_label,
             provider=served.cascade.provider,
-            thresholds=served.facts.get("thresholds", {}),
+            thresholds=dict(served.cascade.thresholds),
         )
 
     def request_id(self) -> str:
@@ -328,7 +329,7 @@ class Pipeline:
             for share in _shares(texts):
                 if predictions:
                     await asyncio.sleep(0)
-                normal = [normalise(text) for text in share]
+                normal = [redact(normalise(text)) for text in share]  # the form that the classifier was trained on
                 if not all(normal):
                     raise Refusal(422, "empty_text", f"texts[{len(clean) + normal.index('')}] is empty. Leave it out.")
                 clean += normal
@@ -401,14 +402,14 @@ class Pipeline:
         if self._refused and self._refused[0] == wanted.digest and time.monotonic() - self._refused[1] < RETRY_REFUSED_S:
             return
         try:
-            cascade, facts = await asyncio.to_thread(self._load_and_warm, wanted)
+            cascade = await asyncio.to_thread(self._load_and_warm, wanted)
         except Exception as error:
             self._refused = (wanted.digest, time.monotonic())
             self.metrics.refused()
             self._say(f"Bundle {wanted.digest[:12]} is refused: {error if isinstance(error, MangaAssistError) else place_of(error)}")
             return
         batcher = Batcher(cascade.classify_slow, runners=self._runners, max_tokens=self.settings.max_batch_tokens, metrics=self.metrics)
-        self._served, self._refused = Served(wanted, cascade, facts, batcher), None
+        self._served, self._refused = Served(wanted, cascade, batcher), None
         self._announce(self._served)
         if served is not None:
             served.batcher.close()
@@ -421,7 +422,7 @@ class Pipeline:
         else:
             logger.info("Serving %s (%s) on %s.", digest[:12], state, served.cascade.provider)
 
-    def _load_and_warm(self, wanted: Wanted) -> tuple[CascadeLike, dict[str, Any]]:
+    def _load_and_warm(self, wanted: Wanted) -> CascadeLike:
         """Verifies every byte, loads, and answers a few texts on each route before anybody's request does."""
         bundle = wanted.open()
         cascade = self._load(bundle)
@@ -435,7 +436,7 @@ class Pipeline:
         if self._served is None:
             gc.collect()
             gc.freeze()  # the imports' objects live for ever; a collection that walks them all would hold up requests
-        return cascade, bundle.facts
+        return cascade
 
 
 def _shares(texts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -37,7 +37,7 @@ class ModelReply(TypedDict):
     labels: list[str]
     out_of_scope_label: str | None
     provider: str
-    thresholds: dict[str, Any]
+    thresholds: dict[str, float]
 
 
 class Status(TypedDict):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Literal
 
 from mangaassist_assets.lib.artifacts import MANIFEST, Bundle, House, open_bundle
 from mangaassist_assets.lib.errors import BadInput, DamagedArtifact, MissingEvidence
+from mangaassist_assets.lib.release import log
 
 CLASSIFIER = "intent_classifier"
 PACKAGED = "packaged.json"
@@ -46,7 +48,7 @@ class ServiceSettings:
     max_text_chars: int = 4_000
     max_requests: int = 256
     max_waiting_texts: int = 4_096
-    max_batch_tokens: int = 512
+    max_batch_tokens: int = 256
     body_s: float = 10.0
     deadline_s: float = 10.0
 
@@ -124,8 +126,6 @@ def newest_classifier(bundles: Path) -> str | None:
 
 def pack_bundle(wanted: Wanted, folder: Path) -> None:
     """Copies a verified bundle into `folder`, to travel with a Bento; `packaged.json`, written last, names it and its state."""
-    import shutil
-
     bundle = wanted.open()
     shutil.copytree(bundle.path, folder / bundle.path.name)
     (folder / PACKAGED).write_text(json.dumps({"digest": bundle.digest, "state": wanted.state}))
@@ -147,13 +147,11 @@ class Lookout:
 
     def __call__(self) -> Wanted:
         """What ought to be served now; raises MissingEvidence where there is nothing."""
-        from mangaassist_assets.lib.release.log import current
-
         seen = _listing(self._releases), _listing(self._house.bundles)
         if self._last is None or seen != self._seen:
             self._last = wanted_bundle(
                 self._house,
-                champion=current(self._releases).champion,
+                champion=None if self._pinned else log.current(self._releases).champion,
                 pinned=self._pinned,
                 packaged=self._packaged,
                 allow_unreleased=self._allow_unreleased,

@@ -27,6 +27,7 @@ class StandIn:
 
     labels = ("faq", "chitchat", "order_tracking")
     out_of_scope_label = None
+    thresholds = {"student_confidence": 0.9}
 
     def __init__(self, name="one", provider="CPUExecutionProvider", seconds=0.0):
         self.name, self.provider, self.seconds = name, provider, seconds
@@ -57,7 +58,7 @@ async def running(cascade=None, *, wanted=None, load=None, ready=True, **knobs):
     """A pipeline and its web application around a stand-in, started and stopped."""
     knobs = {"runners": 1, "poll_s": 0.01} | knobs
     cascade = cascade or StandIn()
-    bundle = Bundle(None, DIGEST, "intent_classifier", {"thresholds": {"student": 0.9}})
+    bundle = Bundle(None, DIGEST, "intent_classifier", {})
     registry = CollectorRegistry()
     pipeline = Pipeline(
         ServiceSettings(**knobs),

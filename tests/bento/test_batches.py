@@ -3,10 +3,10 @@ import random
 import threading
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from bento.metrics import Metrics
 from bento.pipeline import LONGEST_TOKENS, Batcher, tokens
-from prometheus_client import CollectorRegistry
 
 from .conftest import StandIn, running, until
 

@@ -60,7 +60,7 @@ async def test_the_model_is_named_by_digest_labels_provider_and_thresholds():
             "labels": ["faq", "chitchat", "order_tracking"],
             "out_of_scope_label": None,
             "provider": "CPUExecutionProvider",
-            "thresholds": {"student": 0.9},
+            "thresholds": {"student_confidence": 0.9},
         }
 
 

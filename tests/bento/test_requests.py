@@ -119,6 +119,12 @@ async def test_routes_of_the_cascade_and_request_ids_are_answered_in_order():
         assert len({r["request_id"] for r in answer + again}) == 5
 
 
+async def test_a_text_reaches_the_classifier_in_the_form_that_it_was_trained_on():
+    async with running() as service:
+        answer = (await service.classify("mail  ＭＥ at hana@example.org", "student hana@example.org")).json()["results"]
+        assert [r["secondary_intent"] for r in answer] == ["one: mail ME at <EMAIL>", "one: student <EMAIL>"]
+
+
 async def test_sagemakers_names_reach_the_same_routes():
     async with running() as service:
         assert (await service.http.get("/ping")).status_code == 200
@@ -215,7 +221,7 @@ async def test_an_unexpected_error_is_a_503_and_its_text_stays_out_of_the_log(ca
 
     async with running(Broken()) as service:
         with caplog.at_level("INFO"):
-            answer = await service.classify("secret@example.org")
+            answer = await service.classify("a secret")
         assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
         assert "KeyError" in caplog.text and "secret" not in caplog.text + answer.text
 

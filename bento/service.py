@@ -1,0 +1,126 @@
+"""`bentoml serve bento.service:MangaAssist`, `bentoml build`.
+
+Thin: BentoML starts, configures and packages the service; `web.py` answers in front of BentoML's stack, `pipeline.py` decides.
+"""
+
+import importlib.metadata
+import logging
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import bentoml
+from bentoml.exceptions import BentoMLException
+from bentoml.images import Image
+from mangaassist_assets.lib.intents.cascade import Cascade
+
+from bento.metrics import Metrics
+from bento.pipeline import Pipeline
+from bento.schemas import ClassifyReply, openapi
+from bento.web import Web, results
+from mangaassist_assets import settings
+from mangaassist_assets.lib.artifacts import Bundle, House
+from mangaassist_assets.lib.errors import MangaAssistError
+from mangaassist_assets.lib.serving import Lookout, pack_bundle
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGED = ROOT / "packaged"  # in a built Bento; a source tree has none
+
+# What a container needs beside BentoML, and no more: nothing of the graph, nothing that trains.
+REQUIREMENTS = ("httptools", "msgspec", "numpy", "onnxruntime-gpu", "onnxruntime", "pyarrow", "pydantic-settings", "tokenizers", "uvloop")
+
+T = TypeVar("T")
+
+
+def _lookout(told: settings.Settings) -> Lookout:
+    named = os.environ.get(f"{settings.PREFIX}BUNDLE")
+    return Lookout(
+        House(told.home, told.store),
+        allow_unreleased=told.service.allow_unreleased,
+        pinned=Path(named).resolve() if named else None,
+        packaged=PACKAGED,
+    )
+
+
+@attrs.define
+class ImageWithBundle(Image):  # type: ignore[misc]
+    """The image of a Bento that carries what it serves, so that it answers where there is no house."""
+
+    def freeze(self, bento_fs: Path, *args: Any, **kwargs: Any) -> Any:
+        """Called once, by `bentoml build`; what the project itself depends on stays out of the image."""
+        try:
+            pack_bundle(_lookout(settings.current())(), bento_fs / "src" / PACKAGED.name)
+        except MangaAssistError as error:
+            raise BentoMLException(str(error)) from None
+        self.python_requirements = "".join(f"{line}\n" for line in _installed(REQUIREMENTS))
+        return super().freeze(bento_fs, *args, **kwargs)
+
+
+def _installed(names: tuple[str, ...]) -> list[str]:
+    """Each as it is here, `name==version`; of the two ONNX Runtimes only one is."""
+    pins = []
+    for name in names:
+        try:
+            pins.append(f"{name}=={importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return pins
+
+
+class InFront(bentoml.Service[T]):  # type: ignore[misc]
+    """A BentoML service whose routes are answered in front of BentoML's own stack."""
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The one of this process."""
+        told = settings.current()
+
+        def load(bundle: Bundle) -> Cascade:
+            return Cascade.load(bundle, provider=told.service.provider, threads=1)
+
+        return Pipeline(told.service, wanted=_lookout(told), load=load, metrics=Metrics())
+
+    @property
+    def version(self) -> str:
+        return str(self.bento.tag.version) if self.bento else "dev"
+
+    def to_asgi(self, is_main: bool = True) -> Web:
+        logging.getLogger("uvicorn.access").propagate = False  # else uvicorn formats a line a request, for nobody
+        return Web(self.pipeline, version=self.version, behind=super().to_asgi(is_main))
+
+    @property
+    def openapi_spec(self) -> dict[str, Any]:
+        return openapi(settings.current().service, self.version)
+
+
+@bentoml.service(
+    service_class=InFront,
+    image=ImageWithBundle(lock_python_packages=False),
+    description="What a shopper's message wants: the champion of the MangaAssist asset graph. Routes and limits are in /docs.json.",
+)
+class MangaAssist:
+    """What a shopper's message wants, from the champion of the asset graph."""
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """Once, before any worker starts: settings that cannot be are an error of the command, not of each worker."""
+        try:
+            settings.current()
+        except MangaAssistError as error:
+            raise BentoMLException(str(error)) from None
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        await MangaAssist.pipeline.start()
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        await MangaAssist.pipeline.stop()
+
+    @bentoml.api(route="/v1/classify")
+    async def classify(self, texts: list[str]) -> ClassifyReply:
+        """The intent of each text. Over HTTP `web.py` answers this route; here it is for BentoML's clients and for calls in process."""
+        return ClassifyReply(results=results(MangaAssist.pipeline, await MangaAssist.pipeline.classify(texts)))
