@@ -3,8 +3,9 @@
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG, INPUT_DATA_VERSION_TAG_PREFIX
 
+from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.messages.reading import digest_of_sources
-from mangaassist_assets.lib.release.log import current
+from mangaassist_assets.lib.release.log import BY_PEOPLE, current
 from mangaassist_assets.settings import Settings
 
 MESSAGE_SOURCES = dg.AssetKey("message_sources")
@@ -33,8 +34,9 @@ def sighting(key: dg.AssetKey, digest: str) -> dg.AssetMaterialization:
 
 
 def digest_of_releases(settings: Settings) -> str:
-    """Digest of the release log's last event, which rests on all others."""
-    return current(settings.home / "releases").tip or "empty"
+    """Digest of what people decided; what the gates decide is known to the graph, which made it."""
+    history = current(settings.home / "releases").history
+    return digest_of([[change.event, change.release, change.to_state] for change in history if change.action in BY_PEOPLE])
 
 
 def read_by(instance: dg.DagsterInstance, asset: str) -> str | None:

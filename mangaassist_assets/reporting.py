@@ -1,6 +1,7 @@
 """What an asset's page in the UI shows: its table, its figures over time, its plots."""
 
 import base64
+import datetime as dt
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -43,3 +44,11 @@ def materialised(
     for title, png in (plots or {}).items():
         metadata[title] = dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
     return dg.MaterializeResult(asset_key=asset, data_version=dg.DataVersion(digest), metadata=metadata)
+
+
+def started(context: dg.AssetExecutionContext) -> dt.datetime:
+    """When the run was created: the only clock that assets know."""
+    record = context.instance.get_run_record_by_id(context.run_id)
+    if record is None:
+        raise RuntimeError(f"run {context.run_id} is not recorded")
+    return record.create_timestamp.astimezone(dt.UTC)

@@ -24,8 +24,11 @@ from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.intents.benchmark import Benchmarking
 from mangaassist_assets.lib.intents.candidates import ENCODERS, CandidateSettings
+from mangaassist_assets.lib.intents.hub import HubUse
+from mangaassist_assets.lib.messages.augmentation.generator import AugmentationSettings
 from mangaassist_assets.lib.messages.labelling import Limits, out_of_scope_label
 from mangaassist_assets.lib.messages.reading import Source, load_sources, parse_sources
+from mangaassist_assets.lib.release.gates import GateLimits
 from mangaassist_assets.lib.serving import ServiceSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -65,9 +68,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Messages:
-    """What labelled messages must keep to, and how they become training rows."""
+    """What labelled messages must keep to, how more are made of them, and how they become training rows.
+
+    Attributes:
+        lexica: folder of words and grammars that the lexicon generator uses.
+    """
 
     limits: Limits = Limits()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    lexica: Path = PROJECT / "data" / "lexica"
     training: Training = Training()
 
 
@@ -78,6 +87,7 @@ class Intents:
     Attributes:
         candidates: those that are trained and compared; the rules must be among them, they open the cascade.
         training: of every candidate; an encoder that is not named there keeps its own weights.
+        hub: whether encoders are fetched from the hub: where there is CUDA to train them on, always, or never.
         rules: the file of the fast path's patterns.
         benchmark: how long and how hard candidates are driven.
         prices: price list of instances.
@@ -88,6 +98,7 @@ class Intents:
 
     candidates: tuple[Candidate, ...] = CANDIDATES
     training: CandidateSettings = field(default_factory=CandidateSettings)
+    hub: HubUse = "auto"
     rules: Path = PROJECT / "data" / "rules" / "intents.toml"
     benchmark: Benchmarking = Benchmarking()
     prices: Path = PROJECT / "data" / "instance_prices.toml"
@@ -106,6 +117,7 @@ class Settings(BaseSettings):
     sources: InstanceOf[Sources] = Sources()
     messages: Messages = Messages()
     intents: Intents = Intents()
+    gates: GateLimits = GateLimits()
     service: ServiceSettings = ServiceSettings()
 
     @classmethod
@@ -174,7 +186,8 @@ def _completed(settings: Settings, base: Path) -> Settings:
         out_of_scope_label=out_of_scope_label(settings.sources.labeled_messages),
     )
     intents = dataclasses.replace(intents, training=training, rules=base / intents.rules, prices=base / intents.prices)
-    return settings.model_copy(update={"home": (base / settings.home).resolve(), "intents": intents})
+    messages = dataclasses.replace(settings.messages, lexica=base / settings.messages.lexica)
+    return settings.model_copy(update={"home": (base / settings.home).resolve(), "messages": messages, "intents": intents})
 
 
 def version(logic: str, *sections: Any) -> str:

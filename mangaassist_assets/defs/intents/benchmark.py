@@ -1,0 +1,79 @@
+"""How good, how fast and how dear each candidate is."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mangaassist_assets.automation import when_inputs_change
+from mangaassist_assets.defs.intents import candidates
+from mangaassist_assets.lib.economics.prices import read_prices
+from mangaassist_assets.lib.intents.benchmark import MODEL_BENCHMARK, hardware, measure, measured_row, skipped_row
+from mangaassist_assets.lib.intents.candidates import load
+from mangaassist_assets.lib.intents.evaluation import evaluate
+from mangaassist_assets.reporting import materialised
+from mangaassist_assets.resources import HouseResource
+from mangaassist_assets.settings import current, version
+
+SETTINGS, PROVIDER = current().intents, current().service.provider
+CHOOSING = ("test",)  # golden messages judge the release; what chooses among candidates must not have seen them
+
+
+@dg.asset(
+    deps=["training_messages", "intent_candidates"],
+    group_name="intents",
+    owners=["team:ml-platform"],
+    kinds={"python", "onnx"},
+    code_version=version(
+        "1", SETTINGS.candidates, SETTINGS.benchmark, SETTINGS.instance, SETTINGS.prices.read_text("utf-8"), SETTINGS.seed, PROVIDER
+    ),
+    pool="training",
+    automation_condition=when_inputs_change(),
+)
+def candidate_benchmark(house: HouseResource) -> dg.MaterializeResult:
+    """One row per candidate: accuracy on the test split, open-loop latency, throughput, size and cost; or why it was skipped."""
+    store = house.open()
+    messages = store.read_table("messages/training_messages")
+    texts = messages.filter(pc.is_in(messages["split"], pa.array(CHOOSING)))["text"].to_pylist()
+    prices = read_prices(SETTINGS.prices)
+    rows = []
+    for name in SETTINGS.candidates:
+        candidate = store.read_table(candidates.TABLE, partition=name).to_pylist()[0]
+        if candidate["status"] == "skipped":
+            rows.append(skipped_row(name, candidate["reason"]))
+            continue
+        bundle = store.bundle(candidate["bundle_digest"], "intent_candidate")
+        answers = answered(store.read_table(candidates.TABLE, partition=name, part="predictions"), candidate["labels"])
+        found = evaluate(answers, model_digest=bundle.digest, labels=candidate["labels"], seed=SETTINGS.seed, splits=CHOOSING)
+        rows.append(
+            measured_row(
+                name,
+                measure(load(bundle, provider=PROVIDER).scores, texts, SETTINGS.benchmark, seed=SETTINGS.seed),
+                accuracy=found.accuracy.value,
+                macro_f1=found.macro_f1.value,
+                size_bytes=candidate["size_bytes"],
+                training_s=candidate["training_s"],
+                price=prices.lookup(SETTINGS.instance, prices.as_of),
+                hardware=hardware(PROVIDER),
+            )
+        )
+    table = pa.Table.from_pylist(rows, MODEL_BENCHMARK)
+    shown = ["candidate", "status", "accuracy", "macro_f1", "latency_ms_p99", "throughput_per_s", "usd_per_million", "reason"]
+    figures = {
+        f"{row['candidate']}_{name}": row[name]
+        for row in rows
+        for name in ("accuracy", "latency_ms_p99", "throughput_per_s")
+        if row["status"] == "measured"
+    }
+    return materialised(store.write_table("intents/candidate_benchmark", table), table, show=table.select(shown), figures=figures)
+
+
+def answered(predictions: pa.Table, labels: Sequence[str]) -> pa.Table:
+    """Predictions of a candidate with the label and the confidence that it answers."""
+    probabilities = np.array(predictions["probabilities"].to_pylist(), np.float64).reshape(len(predictions), -1)
+    best = probabilities.argmax(1)
+    unknown = pa.nulls(len(predictions), pa.string())
+    table = predictions.append_column("predicted", pa.array([labels[i] for i in best], pa.string()))
+    return table.append_column("confidence", pa.array(probabilities.max(1))).append_column("predicted_secondary", unknown)
