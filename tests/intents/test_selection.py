@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mangaassist_assets.lib.errors import BadInput, MissingEvidence
@@ -78,8 +78,8 @@ def test_a_better_candidate_that_is_worth_its_price_is_chosen_and_both_rows_say_
 
 
 def test_candidates_that_tie_within_the_paired_interval_leave_the_cheaper_one():
-    given = {"linear": answers(0.93, noise=0.02, seed=1), "minilm": answers(0.9302, noise=0.02, seed=2)}
-    selection = choose(("linear", 0.93, 2.0, 0.1), ("minilm", 0.9302, 20.0, 2.0), given=given)
+    given = {"linear": answers(0.93, n=1000), "minilm": answers(0.931, n=1000)}
+    selection = choose(("linear", 0.93, 2.0, 0.1), ("minilm", 0.931, 20.0, 2.0), given=given)
     assert selection.chosen == "linear"
     assert "cheaper" in row(selection, "minilm")["reason"]
     assert "ties with linear within the paired interval" in row(selection, "minilm")["reason"]
@@ -157,6 +157,7 @@ FIGURES = st.tuples(st.floats(0.85, 0.99), st.floats(1, 70), st.floats(0, 5000))
 
 
 @given(st.lists(FIGURES, max_size=6))
+@settings(max_examples=50, deadline=None)
 def test_the_chosen_one_keeps_every_limit_and_nobody_dominates_it(figures):
     candidates = [(f"c{i}", *f) for i, f in enumerate(figures)]
     selection = choose(*candidates, given={c[0]: answers(c[1], n=300) for c in candidates} or {"none": answers(0.5, n=1)})

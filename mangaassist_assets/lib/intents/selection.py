@@ -6,7 +6,7 @@ paired interval, on the same messages, and if a point of that gain costs less th
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -111,11 +111,10 @@ def select(benchmark: pa.Table, answers: Mapping[str, pa.Table], rules: Selectio
     front = [name for name in measured if rows[name].eligible and rows[name].dominated_by is None]
     front.sort(key=lambda name: (found[name]["usd_per_million"], -found[name]["accuracy"]))
     chosen = _walk(front, rows, answers, rules, seed) if front else None
-    reason = (
-        rows[chosen].reason
-        if chosen is not None
-        else "no candidate is eligible: " + ("; ".join(f"{r.candidate}: {r.reason}" for r in rows.values()) or "there is none")
-    )
+    if chosen is not None:
+        reason = rows[chosen].reason
+    else:
+        reason = "no candidate is eligible: " + ("; ".join(f"{row.candidate}: {row.reason}" for row in rows.values()) or "there is none")
     return Selection(chosen, reason, _table(rows.values(), chosen))
 
 
@@ -187,7 +186,7 @@ def _gain(before: pa.Table, after: pa.Table, seed: int) -> Estimate:
     return paired_difference([right[0][m] for m in shared], [right[1][m] for m in shared], seed=seed)
 
 
-def _table(rows: object, chosen: str | None) -> pa.Table:
+def _table(rows: Iterable[_Row], chosen: str | None) -> pa.Table:
     content = [
         {
             "candidate": row.candidate,
