@@ -107,7 +107,7 @@ def select(benchmark: pa.Table, answers: Mapping[str, pa.Table], rules: Selectio
         if dominators:
             rows[name].dominated_by = min(dominators, key=lambda other: (-found[other]["accuracy"], found[other]["usd_per_million"]))
             if rows[name].eligible:
-                rows[name].reason = f"dominated by {rows[name].dominated_by}: no less accurate, slower or dearer"
+                rows[name].reason = f"dominated by {rows[name].dominated_by}, which is as accurate, as fast and as cheap or better"
     front = [name for name in measured if rows[name].eligible and rows[name].dominated_by is None]
     front.sort(key=lambda name: (found[name]["usd_per_million"], -found[name]["accuracy"]))
     chosen = _walk(front, rows, answers, rules, seed) if front else None
