@@ -146,10 +146,7 @@ _JAPANESE_ADDRESS = re.compile(
 
 
 def redact(text: str) -> str:
-    """Replaces personal data by the placeholders of this module; what is left twice over is left as it is.
-
-    Sees the plain and the full-width forms, but finds most in a text that `normalise` has been over.
-    """
+    """Replaces personal data by PLACEHOLDERS; finds most in a text that `normalise` has been over."""
     if not _ANY.search(text):
         return text
     if "@" in text or "\uff20" in text:
