@@ -17,7 +17,6 @@ INTENTS = {
     *("product_discovery", "product_question", "recommendation", "faq", "order_tracking"),
     *("return_request", "promotion", "checkout_help", "escalation", "chitchat"),
 }
-)
 
 
 @pytest.fixture(scope="module")
