@@ -28,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True)
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def _use_home(value: Path | None) -> None:
@@ -59,10 +59,15 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         _complain(str(error))
-        sys.exit(2 if isinstance(error, BadInput) else 1)
+        code = 2 if isinstance(error, BadInput) else 1
     except KeyboardInterrupt:
         _complain("Interrupted; `mangaassist run` goes on from here.")
-        sys.exit(130)
+        code = 130
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # all is closed by now, and DuckDB's bindings would list their leaks while the interpreter is taken down
 
 
 # ── build ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -129,7 +134,7 @@ def _warehouse(settings: Settings) -> Path:
 
 
 def _print_next() -> None:
-    command = "mangaassist" if shutil.which("mangaassist") else os.path.relpath(sys.argv[0])
+    command = "mangaassist" if shutil.which("mangaassist") else os.path.relpath(Path(sys.executable).with_name("mangaassist"))
     out.print("\nNext:")
     for verb, what in (
         ("ui", "the graph, its checks and plots, in the browser"),

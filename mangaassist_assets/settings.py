@@ -25,6 +25,7 @@ from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.intents.benchmark import Benchmarking
 from mangaassist_assets.lib.intents.candidates import ENCODERS, CandidateSettings
 from mangaassist_assets.lib.intents.hub import HubUse
+from mangaassist_assets.lib.intents.selection import SelectionRules
 from mangaassist_assets.lib.messages.augmentation.generator import AugmentationSettings
 from mangaassist_assets.lib.messages.labelling import Limits, out_of_scope_label
 from mangaassist_assets.lib.messages.reading import Source, load_sources, parse_sources
@@ -92,6 +93,7 @@ class Intents:
         benchmark: how long and how hard candidates are driven.
         prices: price list of instances.
         instance: the one that costs are computed for.
+        lift_candidate: the one that augmentation_lift trains once more, without augmented messages.
         accuracy_loss: what the cascade may lose on validation against its classifier alone.
         seed: of everything that draws at random outside training.
     """
@@ -103,6 +105,7 @@ class Intents:
     benchmark: Benchmarking = Benchmarking()
     prices: Path = PROJECT / "data" / "instance_prices.toml"
     instance: str = "g4dn.xlarge"
+    lift_candidate: Candidate = "linear"
     accuracy_loss: float = 0.003
     seed: int = 20
 
@@ -117,6 +120,7 @@ class Settings(BaseSettings):
     sources: InstanceOf[Sources] = Sources()
     messages: Messages = Messages()
     intents: Intents = Intents()
+    selection: SelectionRules = SelectionRules()
     gates: GateLimits = GateLimits()
     service: ServiceSettings = ServiceSettings()
 
@@ -180,6 +184,9 @@ def _completed(settings: Settings, base: Path) -> Settings:
     intents = settings.intents
     if "rules" not in intents.candidates or len(intents.candidates) < 2:
         raise BadInput("names no rules, or nothing else", where="intents.candidates", remedy='Name "rules" and at least one more.')
+    if intents.lift_candidate not in intents.candidates:
+        names = ", ".join(name for name in intents.candidates if name != "rules")
+        raise BadInput("not among the candidates", where="intents.lift_candidate", remedy=f"Name one of {names}.")
     training = dataclasses.replace(
         intents.training,
         encoders=ENCODERS | dict(intents.training.encoders),

@@ -12,13 +12,12 @@ from mangaassist_assets.defs.intents import candidates
 from mangaassist_assets.lib.economics.prices import read_prices
 from mangaassist_assets.lib.intents.benchmark import MODEL_BENCHMARK, hardware, measure, measured_row, skipped_row
 from mangaassist_assets.lib.intents.candidates import load
-from mangaassist_assets.lib.intents.evaluation import evaluate
+from mangaassist_assets.lib.intents.evaluation import HELD_OUT, evaluate
 from mangaassist_assets.reporting import materialised
 from mangaassist_assets.resources import HouseResource
 from mangaassist_assets.settings import current, version
 
 SETTINGS, PROVIDER = current().intents, current().service.provider
-CHOOSING = ("test",)  # golden messages judge the release; what chooses among candidates must not have seen them
 
 
 @dg.asset(
@@ -36,7 +35,8 @@ def candidate_benchmark(house: HouseResource) -> dg.MaterializeResult:
     """One row per candidate: accuracy on the test split, open-loop latency, throughput, size and cost; or why it was skipped."""
     store = house.open()
     messages = store.read_table("messages/training_messages")
-    texts = messages.filter(pc.is_in(messages["split"], pa.array(CHOOSING)))["text"].to_pylist()
+    splits = choosing_splits(messages)
+    texts = messages.filter(pc.is_in(messages["split"], splits))["text"].to_pylist()
     prices = read_prices(SETTINGS.prices)
     rows = []
     for name in SETTINGS.candidates:
@@ -46,7 +46,7 @@ def candidate_benchmark(house: HouseResource) -> dg.MaterializeResult:
             continue
         bundle = store.bundle(candidate["bundle_digest"], "intent_candidate")
         answers = answered(store.read_table(candidates.TABLE, partition=name, part="predictions"), candidate["labels"])
-        found = evaluate(answers, model_digest=bundle.digest, labels=candidate["labels"], seed=SETTINGS.seed, splits=CHOOSING)
+        found = evaluate(answers, model_digest=bundle.digest, labels=candidate["labels"], seed=SETTINGS.seed, splits=splits.to_pylist())
         rows.append(
             measured_row(
                 name,
@@ -68,6 +68,14 @@ def candidate_benchmark(house: HouseResource) -> dg.MaterializeResult:
         if row["status"] == "measured"
     }
     return materialised(store.write_table("intents/candidate_benchmark", table), table, show=table.select(shown), figures=figures)
+
+
+def choosing_splits(messages: pa.Table) -> pa.Array:
+    """The splits that candidates are compared on: test, as golden messages judge the release and must not have chosen it.
+
+    Where a project has no test messages, all that are held out.
+    """
+    return pa.array(["test"] if "test" in messages["split"].to_pylist() else HELD_OUT)
 
 
 def answered(predictions: pa.Table, labels: Sequence[str]) -> pa.Table:

@@ -17,7 +17,7 @@ SETTINGS = current().intents
 
 
 @dg.asset(
-    deps=["training_messages", "augmented_messages", "intent_candidates", "model_selection"],
+    deps=["training_messages", "augmented_messages", "intent_candidates", "candidate_benchmark", "model_selection"],
     group_name="intents",
     owners=["team:data-science"],
     kinds={"python", "onnx"},
@@ -28,19 +28,17 @@ SETTINGS = current().intents
 def intent_classifier(house: HouseResource) -> dg.MaterializeResult:
     """One row per classifier bundle: the chosen candidate behind rules and a distilled student, with the shares they answer."""
     store = house.open()
-    chosen = [row["candidate"] for row in store.read_table("intents/model_selection").to_pylist() if row["chosen"]]
-    if not chosen:
-        raise MissingEvidence("model_selection chose no candidate: none keeps the limits. Its reasons are in the table.")
+    chosen = served_candidate(store.read_table("intents/model_selection"), store.read_table("intents/candidate_benchmark"))
     bundles = {
         name: store.bundle(store.read_table(candidates.TABLE, partition=name)["bundle_digest"][0].as_py(), "intent_candidate")
-        for name in ("rules", chosen[0])
+        for name in ("rules", chosen)
     }
     rows = store.read_table("messages/training_messages")
-    labels = bundles[chosen[0]].facts["labels"]
+    labels = bundles[chosen].facts["labels"]
     augmented = store.read_table("messages/augmented_messages")
     unlabelled = augmented.filter(pc.invert(pc.is_in(augmented["message_id"], rows["message_id"].combine_chunks())))["text"].to_pylist()
     built = assemble(
-        bundles[chosen[0]],
+        bundles[chosen],
         bundles["rules"],
         labelled(rows, "train", labels),
         labelled(rows, "validation", labels),
@@ -50,7 +48,20 @@ def intent_classifier(house: HouseResource) -> dg.MaterializeResult:
     )
     bundle = store.write_bundle(KIND, built.files, built.facts)
     cascade = Cascade.load(bundle)
-    row = {"bundle_digest": bundle.digest, "candidate": chosen[0], "labels": list(cascade.labels), "accuracy_loss": SETTINGS.accuracy_loss}
+    row = {"bundle_digest": bundle.digest, "candidate": chosen, "labels": list(cascade.labels), "accuracy_loss": SETTINGS.accuracy_loss}
     table = pa.Table.from_pylist([row | cascade.thresholds | {"size_bytes": bundle.size_bytes}])
     store.write_table("intents/intent_classifier", table)
-    return materialised(bundle.digest, table, figures=cascade.thresholds | {"size_mb": bundle.size_bytes / 1e6, "candidate": chosen[0]})
+    return materialised(bundle.digest, table, figures=cascade.thresholds | {"size_mb": bundle.size_bytes / 1e6, "candidate": chosen})
+
+
+def served_candidate(selection: pa.Table, benchmark: pa.Table) -> str:
+    """The chosen candidate; where none keeps the limits, the most accurate, which the release's gates will then judge.
+
+    Raises:
+        MissingEvidence: no candidate was measured.
+    """
+    chosen = [row["candidate"] for row in selection.to_pylist() if row["chosen"]]
+    measured = [row for row in benchmark.to_pylist() if row["status"] == "measured" and row["candidate"] != "rules"]
+    if not chosen and not measured:
+        raise MissingEvidence("no candidate was measured; `candidate_benchmark` says why each was skipped.")
+    return chosen[0] if chosen else max(measured, key=lambda row: row["accuracy"])["candidate"]
