@@ -26,6 +26,7 @@ from mangaassist_assets.lib.intents.benchmark import Benchmarking
 from mangaassist_assets.lib.intents.candidates import ENCODERS, CandidateSettings
 from mangaassist_assets.lib.intents.hub import HubUse
 from mangaassist_assets.lib.intents.selection import SelectionRules
+from mangaassist_assets.lib.messages.augmentation.bedrock import BedrockSettings
 from mangaassist_assets.lib.messages.augmentation.generator import AugmentationSettings
 from mangaassist_assets.lib.messages.labelling import Limits, out_of_scope_label
 from mangaassist_assets.lib.messages.reading import Source, load_sources, parse_sources
@@ -72,11 +73,15 @@ class Messages:
     """What labelled messages must keep to, how more are made of them, and how they become training rows.
 
     Attributes:
-        lexica: folder of words and grammars that the lexicon generator uses.
+        generator: `lexicon` needs no model; `bedrock` asks Claude and costs money, within `bedrock.budget_usd`.
+        bedrock: what to ask it.
+        lexica: folder of words and grammars that both use.
     """
 
     limits: Limits = Limits()
     augmentation: AugmentationSettings = AugmentationSettings()
+    generator: Literal["lexicon", "bedrock"] = "lexicon"
+    bedrock: BedrockSettings | None = None
     lexica: Path = PROJECT / "data" / "lexica"
     training: Training = Training()
 
@@ -193,6 +198,8 @@ def _completed(settings: Settings, base: Path) -> Settings:
         out_of_scope_label=out_of_scope_label(settings.sources.labeled_messages),
     )
     intents = dataclasses.replace(intents, training=training, rules=base / intents.rules, prices=base / intents.prices)
+    if settings.messages.generator == "bedrock" and settings.messages.bedrock is None:
+        raise BadInput("is bedrock, without its settings", where="messages.generator", remedy="Add [messages.bedrock] with budget_usd.")
     messages = dataclasses.replace(settings.messages, lexica=base / settings.messages.lexica)
     return settings.model_copy(update={"home": (base / settings.home).resolve(), "messages": messages, "intents": intents})
 

@@ -45,6 +45,14 @@ intent = "category"
 
 [intents]
 candidates = {list(candidates)}
+
+[intents.benchmark]
+seconds = 0.2
+max_seconds = 0.2
+repeats = 2
+
+[messages.augmentation]
+count = 60
 """.replace("'", '"')
     )
     return folder

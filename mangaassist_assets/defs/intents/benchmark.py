@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.defs.intents import candidates
 from mangaassist_assets.lib.economics.prices import read_prices
-from mangaassist_assets.lib.intents.benchmark import MODEL_BENCHMARK, hardware, measure, measured_row, skipped_row
+from mangaassist_assets.lib.intents.benchmark import MODEL_BENCHMARK, hardware, latency_histogram, measure, measured_row, skipped_row
 from mangaassist_assets.lib.intents.candidates import load
 from mangaassist_assets.lib.intents.evaluation import HELD_OUT, evaluate
+from mangaassist_assets.lib.intents.plots import latency_plot
 from mangaassist_assets.reporting import materialised
 from mangaassist_assets.resources import HouseResource
 from mangaassist_assets.settings import current, version
@@ -38,7 +39,7 @@ def candidate_benchmark(house: HouseResource) -> dg.MaterializeResult:
     splits = choosing_splits(messages)
     texts = messages.filter(pc.is_in(messages["split"], splits))["text"].to_pylist()
     prices = read_prices(SETTINGS.prices)
-    rows = []
+    rows, histograms = [], {}
     for name in SETTINGS.candidates:
         candidate = store.read_table(candidates.TABLE, partition=name).to_pylist()[0]
         if candidate["status"] == "skipped":
@@ -47,10 +48,12 @@ def candidate_benchmark(house: HouseResource) -> dg.MaterializeResult:
         bundle = store.bundle(candidate["bundle_digest"], "intent_candidate")
         answers = answered(store.read_table(candidates.TABLE, partition=name, part="predictions"), candidate["labels"])
         found = evaluate(answers, model_digest=bundle.digest, labels=candidate["labels"], seed=SETTINGS.seed, splits=splits.to_pylist())
+        measured = measure(load(bundle, provider=PROVIDER).scores, texts, SETTINGS.benchmark, seed=SETTINGS.seed)
+        histograms[name] = latency_histogram(measured.latency_ms)
         rows.append(
             measured_row(
                 name,
-                measure(load(bundle, provider=PROVIDER).scores, texts, SETTINGS.benchmark, seed=SETTINGS.seed),
+                measured,
                 accuracy=found.accuracy.value,
                 macro_f1=found.macro_f1.value,
                 size_bytes=candidate["size_bytes"],
@@ -67,7 +70,13 @@ def candidate_benchmark(house: HouseResource) -> dg.MaterializeResult:
         for name in ("accuracy", "latency_ms_p99", "throughput_per_s")
         if row["status"] == "measured"
     }
-    return materialised(store.write_table("intents/candidate_benchmark", table), table, show=table.select(shown), figures=figures)
+    return materialised(
+        store.write_table("intents/candidate_benchmark", table),
+        table,
+        show=table.select(shown),
+        figures=figures,
+        plots={"latency": latency_plot(histograms, limit_ms=current().selection.latency_ms_p99)},
+    )
 
 
 def choosing_splits(messages: pa.Table) -> pa.Array:

@@ -8,6 +8,7 @@ from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.intents.cascade import KIND, Cascade
 from mangaassist_assets.lib.intents.evaluation import evaluate
+from mangaassist_assets.lib.intents.plots import calibration_plot, confusion_plot, slice_plot
 from mangaassist_assets.lib.messages.normalising import language_of
 from mangaassist_assets.reporting import materialised
 from mangaassist_assets.resources import HouseResource
@@ -62,5 +63,10 @@ def intent_evaluation(house: HouseResource) -> dg.MaterializeResult:
             "expected_calibration_error": found.calibration_error.value,
             "both_intents_found": found.both_intents.value,
             "share_residual": found.residual.value,
+        },
+        plots={
+            "confusion": confusion_plot(found.confusion),
+            "calibration": calibration_plot(found.calibration, found.calibration_error),
+            "slices": slice_plot(found.metrics),
         },
     )

@@ -8,6 +8,7 @@ from mangaassist_assets.defs.intents import candidates
 from mangaassist_assets.defs.intents.benchmark import answered, choosing_splits
 from mangaassist_assets.lib.intents.candidates import load, predictions, train
 from mangaassist_assets.lib.intents.lift import augmentation_lift as lift
+from mangaassist_assets.lib.intents.plots import lift_plot, pareto_plot
 from mangaassist_assets.lib.intents.selection import select
 from mangaassist_assets.reporting import materialised
 from mangaassist_assets.resources import HouseResource
@@ -39,6 +40,7 @@ def model_selection(house: HouseResource) -> dg.MaterializeResult:
         store.write_table("intents/model_selection", found.table),
         found.table,
         figures={"chosen": found.chosen or "none", "reason": found.reason},
+        plots={"choice": pareto_plot(benchmark, found.table, RULES)},
     )
 
 
@@ -63,4 +65,5 @@ def augmentation_lift(house: HouseResource) -> dg.MaterializeResult:
     table = lift(answered(before, trained.facts["labels"]), answered(after, labels), seed=SETTINGS.seed)
     overall = table.to_pylist()[0]
     figures = {"model": name} | {key: overall[key] for key in ("accuracy_before", "accuracy_after", "change", "p_value")}
-    return materialised(store.write_table("intents/augmentation_lift", table), table, rows=40, figures=figures)
+    digest = store.write_table("intents/augmentation_lift", table)
+    return materialised(digest, table, rows=40, figures=figures, plots={"lift": lift_plot(table)})

@@ -4,7 +4,8 @@ import dagster as dg
 
 from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.lib.artifacts import digest_of, digest_of_file
-from mangaassist_assets.lib.messages.augmentation.generator import PROTECTED_SPLITS, augment, counts_of
+from mangaassist_assets.lib.messages.augmentation.bedrock import BedrockGenerator
+from mangaassist_assets.lib.messages.augmentation.generator import PROTECTED_SPLITS, Generator, augment, counts_of
 from mangaassist_assets.lib.messages.augmentation.lexica import Lexicon
 from mangaassist_assets.lib.messages.augmentation.lexicon import LexiconGenerator
 from mangaassist_assets.lib.messages.duplicates import near_duplicates_of
@@ -22,14 +23,13 @@ LEXICA = [digest_of_file(path) for path in sorted(SETTINGS.lexica.glob("*.*"))]
     group_name="messages",
     owners=["team:data-science"],
     kinds={"python", "parquet"},
-    code_version=version("1", SETTINGS.augmentation, LEXICA, OUT_OF_SCOPE),
+    code_version=version("1", SETTINGS.augmentation, SETTINGS.generator, SETTINGS.bedrock, LEXICA, OUT_OF_SCOPE),
     automation_condition=when_inputs_change(),
 )
 def augmented_messages(house: HouseResource) -> dg.MaterializeResult:
     """One row per new training message, with its parents, its recipe and its state of review; none resembles a message that measures."""
     store = house.open()
-    generator = LexiconGenerator(Lexicon(SETTINGS.lexica), out_of_scope_label=OUT_OF_SCOPE)
-    table, refused = augment(store.read_table("messages/labeled_messages"), generator, SETTINGS.augmentation)
+    table, refused = augment(store.read_table("messages/labeled_messages"), generator(), SETTINGS.augmentation)
     digests = [store.write_table(TABLE, table), store.write_table(TABLE, refused, part="refused")]
     counts = counts_of(table, refused)
     reasons = {f"refused_{reason}": n for reason, n in counts["refused_by"].items()}
@@ -39,6 +39,14 @@ def augmented_messages(house: HouseResource) -> dg.MaterializeResult:
         show=table.select(["text", "intent", "secondary_intent", "slices", "recipe", "review"]),
         figures={"refused": counts["refused"], "cost_usd": counts["cost_usd"], **reasons},
     )
+
+
+def generator() -> Generator:
+    """The one that the settings name."""
+    lexicon = Lexicon(SETTINGS.lexica)
+    if SETTINGS.bedrock is not None and SETTINGS.generator == "bedrock":
+        return BedrockGenerator(SETTINGS.bedrock, lexicon)
+    return LexiconGenerator(lexicon, out_of_scope_label=OUT_OF_SCOPE)
 
 
 @dg.asset_check(asset="augmented_messages", blocking=True)
