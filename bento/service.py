@@ -3,6 +3,7 @@
 Thin: BentoML starts, configures and packages the service; `web.py` answers in front of BentoML's stack, `pipeline.py` decides.
 """
 
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -14,7 +15,6 @@ import attrs
 import bentoml
 from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
-from mangaassist_assets.lib.intents.cascade import Cascade
 
 from bento.metrics import Metrics
 from bento.pipeline import Pipeline
@@ -23,13 +23,27 @@ from bento.web import Web, results
 from mangaassist_assets import settings
 from mangaassist_assets.lib.artifacts import Bundle, House
 from mangaassist_assets.lib.errors import MangaAssistError
+from mangaassist_assets.lib.intents.cascade import Cascade
 from mangaassist_assets.lib.serving import Lookout, pack_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGED = ROOT / "packaged"  # in a built Bento; a source tree has none
 
-# What a container needs beside BentoML, and no more: nothing of the graph, nothing that trains.
-REQUIREMENTS = ("httptools", "msgspec", "numpy", "onnxruntime-gpu", "onnxruntime", "pyarrow", "pydantic-settings", "tokenizers", "uvloop")
+# What a container needs and no more: nothing of the graph, nothing that trains. Of the two ONNX Runtimes it has the one that is here.
+REQUIREMENTS = (
+    "bentoml",
+    "httptools",
+    "msgspec",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "pyarrow",
+    "pydantic-settings",
+    "safetensors",
+    "scipy",
+    "tokenizers",
+    "uvloop",
+)
 
 T = TypeVar("T")
 
@@ -49,24 +63,30 @@ class ImageWithBundle(Image):  # type: ignore[misc]
     """The image of a Bento that carries what it serves, so that it answers where there is no house."""
 
     def freeze(self, bento_fs: Path, *args: Any, **kwargs: Any) -> Any:
-        """Called once, by `bentoml build`; what the project itself depends on stays out of the image."""
+        """Called once, by `bentoml build`, after the sources are in `bento_fs`."""
         try:
             pack_bundle(_lookout(settings.current())(), bento_fs / "src" / PACKAGED.name)
         except MangaAssistError as error:
             raise BentoMLException(str(error)) from None
-        self.python_requirements = "".join(f"{line}\n" for line in _installed(REQUIREMENTS))
+        self.commands = list(dict.fromkeys(self.commands))  # BentoML enters its own a second time
         return super().freeze(bento_fs, *args, **kwargs)
 
+    def _freeze_python_requirements(self, bento_fs: Path, platform_: str | None = None) -> str:
+        """Instead of all that the project depends on; BentoML's own would install uv into this environment to say the same."""
+        content = "".join(f"{line}\n" for line in pins())
+        folder = bento_fs / "env" / "python"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "requirements.txt").write_text(content)
+        return content
 
-def _installed(names: tuple[str, ...]) -> list[str]:
-    """Each as it is here, `name==version`; of the two ONNX Runtimes only one is."""
-    pins = []
-    for name in names:
-        try:
-            pins.append(f"{name}=={importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return pins
+
+def pins() -> list[str]:
+    """REQUIREMENTS as they are installed here, `name==version`."""
+    found = []
+    for name in REQUIREMENTS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name}=={importlib.metadata.version(name)}")
+    return found
 
 
 class InFront(bentoml.Service[T]):  # type: ignore[misc]
@@ -97,7 +117,8 @@ class InFront(bentoml.Service[T]):  # type: ignore[misc]
 
 @bentoml.service(
     service_class=InFront,
-    image=ImageWithBundle(lock_python_packages=False),
+    image=ImageWithBundle(),
+    envs=[{"name": "OMP_NUM_THREADS", "value": "1"}],  # the threads of one batch; batches are what runs in parallel
     description="What a shopper's message wants: the champion of the MangaAssist asset graph. Routes and limits are in /docs.json.",
 )
 class MangaAssist:

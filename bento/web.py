@@ -1,8 +1,8 @@
 """HTTP by hand: the few routes of the service as one ASGI application.
 
 BentoML's own stack spends about three milliseconds a request on tracing, access logs, contexts and typed endpoints
-(`benchmarks/serve.py` measures it). This application stands in front of it and answers everything but the static
-files of its documentation page, so that a text which a rule answers costs what the rule costs.
+(`benchmarks/serve.py` measures it). This application stands in front of it and answers everything but a few
+static files, so that a text which a rule answers costs what the rule costs.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ logger = logging.getLogger("bentoml.mangaassist")
 
 HALF_READ = 64  # bodies that arrive in pieces, at the same time; each holds up to max_request_bytes
 JSON = (b"content-type", b"application/json")
-STATIC = "/static_content/"
+BEHIND = ("/static_content/", "/schema.json")  # the page's scripts and styles; what BentoML's own clients ask for
 ALIASES = {"/healthz": "/livez", "/ping": "/readyz", "/invocations": "/v1/classify"}
 PAGE = b"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>MangaAssist</title>
@@ -53,7 +53,7 @@ class Web:
     Args:
         pipeline: answers.
         version: for the OpenAPI document.
-        behind: BentoML's application; it is given its life span and serves the static files of the documentation page.
+        behind: BentoML's application, for its life span and its static files.
     """
 
     def __init__(self, pipeline: Pipeline, *, version: str = "0", behind: ASGIApp | None = None) -> None:
@@ -81,7 +81,7 @@ class Web:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = str(ALIASES.get(scope["path"], scope["path"])), scope["method"]
-        if path.startswith(STATIC) and self._behind is not None and method in ("GET", "HEAD"):
+        if path.startswith(BEHIND) and self._behind is not None and method in ("GET", "HEAD"):
             await self._behind(scope, receive, send)
             return
         status = 200
