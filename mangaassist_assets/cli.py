@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mangaassist_assets.lib.errors import BadInput, MangaAssistError
@@ -84,7 +85,7 @@ def run(home: Home = None, config: Config = None, as_json: Json = False, debug: 
     settings, began = current(), time.monotonic()
     built: list[str] = []
     failures: list[runs.Progress] = []
-    with _progress(as_json) as show, runs.only_run(settings.home), runs.open_instance(settings.home) as instance:
+    with _progress(as_json, settings.home / "run.log") as show, runs.only_run(settings.home), runs.open_instance(settings.home) as instance:
         House(settings.home, settings.store).sweep()
         runs.fail_abandoned_runs(instance)
         graph = definitions()
@@ -145,12 +146,13 @@ def _print_next() -> None:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Any]:
+def _progress(quiet: bool, log: Path) -> Iterator[Any]:
     """A function that shows events: a live line on a terminal, one line for each asset elsewhere, nothing for --json.
 
-    Dagster redirects the standard streams into its compute logs while an asset runs; progress goes to a copy of stderr.
+    What libraries print meanwhile goes to the file `log`, beneath Python's own streams as well; progress goes to a copy of stderr.
     """
-    with os.fdopen(os.dup(2), "w", buffering=1) as stderr:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.dup(2), "w", buffering=1) as stderr, _redirected(log):
         console = Console(file=stderr, soft_wrap=True)
         started: dict[str, float] = {}
         status = console.status("Looking for what is missing or stale") if console.is_terminal and not quiet else None
@@ -162,17 +164,36 @@ def _progress(quiet: bool) -> Iterator[Any]:
             if event.state == "started":
                 started[name] = time.monotonic()
                 if status:
-                    status.update(f"Building {name}")
+                    status.update(f"Building {escape(name)}")
             elif not quiet:
                 seconds = time.monotonic() - started.get(name, time.monotonic())
                 mark = "[green]built [/green]" if event.state == "built" else "[red]failed[/red]"
-                console.print(f"{mark} {name.replace('[', chr(92) + '[')}  [dim]{seconds:.1f} s[/dim]", highlight=False)
+                console.print(f"{mark} {escape(name)}  [dim]{seconds:.1f} s[/dim]", highlight=False)
 
         try:
             yield show
         finally:
             if status:
                 status.stop()
+
+
+@contextmanager
+def _redirected(log: Path) -> Iterator[None]:
+    """Standard output and standard error of this process, native code included, into a file."""
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        with log.open("w") as stream:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+            yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in enumerate(kept, 1):
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 # ── look and serve ──────────────────────────────────────────────────────────────────────────────────────────────────
