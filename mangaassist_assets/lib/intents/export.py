@@ -9,6 +9,7 @@ Inputs: `input_ids` int64 (B, T), padded on the right; `lengths` int32 (B,). Out
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Floats = NDArray[np.float32]
-TOKENS_A_BATCH = 4096  # rows times padded length; past this a CPU gains nothing from a larger batch
+TOKENS_A_BATCH = 4096  # rows times padded length, on CUDA
+CPU = "CPUExecutionProvider"
 FUSED = "com.microsoft"
 
 
@@ -125,25 +127,45 @@ def to_int8(graph: bytes) -> bytes:
         return bytes(onnx.load(target).SerializeToString(deterministic=True))
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class OnnxEncoder:
     """An ONNX Runtime session over a graph of `to_onnx` or `to_int8`.
+
+    On a CPU every text is a run of its own. That costs no more than a batch, whose larger arrays leave the caches and whose padding is
+    computed too; and dynamic int8 takes its scale from all that is in a run, so that within a batch an answer would hang on its
+    neighbours: of 512 messages in batches, 26 got another intent than alone. On CUDA texts of similar length share a run.
 
     Args:
         graph: the ONNX bytes or path.
         provider: `CPUExecutionProvider` or `CUDAExecutionProvider`.
-        threads: of one call, on CPU.
+        threads: texts at the same time on a CPU, 0 for one a core.
+        intra_op: threads of one text, 0 for all cores.
 
     Raises:
         Unavailable: the session does not run on the provider asked for.
     """
 
-    def __init__(self, graph: bytes | str, tokenizer: "Tokenizer", *, max_tokens: int, pad_id: int, provider: str = "CPUExecutionProvider", threads: int = 1) -> None:
+    def __init__(
+        self,
+        graph: bytes | str,
+        tokenizer: "Tokenizer",
+        *,
+        max_tokens: int,
+        pad_id: int,
+        provider: str = CPU,
+        threads: int = 1,
+        intra_op: int = 1,
+    ) -> None:
         import onnxruntime as ort
 
         if provider not in ort.get_available_providers():
             raise Unavailable(f"{provider} is not in this build of ONNX Runtime; it has {', '.join(ort.get_available_providers())}")
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or (os.cpu_count() or 1)
+        options.intra_op_num_threads = intra_op or cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -152,17 +174,22 @@ class OnnxEncoder:
             raise Unavailable(f"{provider} was asked for, ONNX Runtime fell back to {self._session.get_providers()[0]}; check the driver and CUDA libraries")
         self.provider, self._tokenizer, self._max_tokens, self._pad_id = provider, tokenizer, max_tokens, pad_id
         self._width = self._session.get_outputs()[0].shape[1]
+        self._pool = ThreadPoolExecutor(threads or cores()) if provider == CPU and threads != 1 else None
 
     def logits(self, texts: Sequence[str]) -> tuple[Floats, Floats]:
-        """Primary and presence logits, each (n, K); texts of similar length share a batch."""
+        """Primary and presence logits, each (n, K)."""
         ids = tokenize(self._tokenizer, texts, self._max_tokens)
         lengths = np.array([len(i) for i in ids], np.int64)
         out = np.empty((len(texts), self._width), np.float32)
-        rows_a_batch = max(1, TOKENS_A_BATCH // max(1, int(lengths.max(initial=1))))
-        for rows in length_batches(lengths, rows_a_batch):
+        rows_a_run = 1 if self.provider == CPU else max(1, TOKENS_A_BATCH // max(1, int(lengths.max(initial=1))))
+
+        def run(rows: NDArray[np.int64]) -> None:
             padded = np.full((len(rows), int(lengths[rows].max())), self._pad_id, np.int64)
             for at, row in enumerate(rows):
                 padded[at, : lengths[row]] = ids[row]
             out[rows] = self._session.run(None, {"input_ids": padded, "lengths": lengths[rows].astype(np.int32)})[0]
+
+        for _ in (self._pool.map if self._pool and len(texts) > 1 else map)(run, length_batches(lengths, rows_a_run)):
+            pass
         k = self._width // 2
         return out[:, :k], out[:, k:]
