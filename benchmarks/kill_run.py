@@ -66,7 +66,10 @@ def main() -> int:
             process = start(folder, told.config, folder / "whole")
             _, complaint = process.communicate()
             within = time.monotonic() - began
-            print(f"a whole run takes {within:.1f} s, exit {process.returncode} {complaint.strip()}")
+            print(f"a whole run takes {within:.1f} s", flush=True)
+            if process.returncode:
+                print(f"FALLS exit {process.returncode}: {complaint}")
+                return 1
         home = folder / "home"
         for kill in range(told.kills):
             process = start(folder, told.config, home)
@@ -82,7 +85,7 @@ def main() -> int:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
-                print(f"{kill + 1:3}  killed after {wait:.1f} s")
+                print(f"{kill + 1:3}  killed after {wait:.1f} s", flush=True)
         for expectation in ("heals", "has nothing left to do"):
             process = start(folder, told.config, home)
             answer, complaint = process.communicate()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import InstanceOf, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mangaassist_assets.lib.artifacts import digest_of
@@ -118,7 +119,7 @@ class Intents:
 class Settings(BaseSettings):
     """What a process was told; made by `load`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     home: Path = Path(".mangaassist")
     store: str | None = None
@@ -139,7 +140,51 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment before the file; `load` hands the file over as initial values."""
-        return env_settings, init_settings
+        return Environment(settings_cls), init_settings
+
+
+class Environment(PydanticBaseSettingsSource):
+    """MANGAASSIST_<SECTION>__<KEY>; a value is what it would be in the file, and plain text needs no quotes."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The variables as nested tables.
+
+        Raises:
+            BadInput: a variable names a key that its section does not have.
+        """
+        values: dict[str, Any] = {}
+        for variable in sorted(os.environ):
+            keys = variable.removeprefix(PREFIX).lower().split("__")
+            if variable.startswith(PREFIX) and keys[0] in self.settings_cls.model_fields:
+                value: Any = _value(os.environ[variable], self.settings_cls, keys)
+                for key in reversed(keys[1:]):
+                    value = {key: value}
+                _check_keys({keys[0]: value}, self.settings_cls, "", f"environment variable {variable}")
+                _merge(values, {keys[0]: value})
+        return values
+
+
+def _value(written: str, into: Any, keys: Sequence[str]) -> Any:
+    """A variable's text as the file would have it; what is text anyway stays text."""
+    for key in keys:
+        into = _fields(into).get(key) if into is Settings or dataclasses.is_dataclass(into) else None
+    if into in (str, Path, str | None):
+        return written
+    try:
+        return tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        return written
+
+
+def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value
 
 
 @functools.cache
@@ -230,7 +275,7 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_keys(values: Mapping[str, Any], into: Any, where: str, path: Path) -> None:
+def _check_keys(values: Mapping[str, Any], into: Any, where: str, origin: Path | str) -> None:
     """Refuses keys that `into`, a dataclass or the settings, does not have, with the one that was probably meant."""
     known = _fields(into)
     for key, value in values.items():
@@ -239,14 +284,14 @@ def _check_keys(values: Mapping[str, Any], into: Any, where: str, path: Path) ->
             near = difflib.get_close_matches(key, known, 1)
             raise BadInput(
                 f"unknown key `{name}`",
-                where=str(path),
+                where=str(origin),
                 remedy=f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}.",
             )
         inner = _dataclass_in(known[key]) if name != "sources.labeled_messages" else None  # its reader checks it
         if inner is not None:
             for table in value if isinstance(value, list) else [value]:
                 if isinstance(table, Mapping):
-                    _check_keys(table, inner, name, path)
+                    _check_keys(table, inner, name, origin)
 
 
 def _fields(into: Any) -> dict[str, Any]:

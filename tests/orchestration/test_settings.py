@@ -85,6 +85,24 @@ def test_a_wrong_environment_variable_is_named(tmp_path, monkeypatch):
         settings.load(None)
 
 
+def test_lists_tables_and_plain_text_are_written_into_variables_as_into_the_file(monkeypatch):
+    monkeypatch.setenv("MANGAASSIST_INTENTS__CANDIDATES", '["rules", "linear"]')
+    monkeypatch.setenv("MANGAASSIST_INTENTS__TRAINING__ENCODERS", '{ minilm = "/weights" }')
+    monkeypatch.setenv("MANGAASSIST_INTENTS__HUB", "never")
+    monkeypatch.setenv("MANGAASSIST_HOME", "2026")
+    found = settings.load(None)
+    assert found.intents.candidates == ("rules", "linear")
+    assert found.intents.training.encoders["minilm"] == "/weights"
+    assert found.intents.hub == "never"
+    assert found.home.name == "2026"
+
+
+def test_a_variable_of_a_key_that_there_is_not_is_refused(monkeypatch):
+    monkeypatch.setenv("MANGAASSIST_INTENTS__CANDIDATS", "[]")
+    with pytest.raises(BadInput, match="MANGAASSIST_INTENTS__CANDIDATS: unknown key `intents.candidats`. Did you mean `candidates`"):
+        settings.load(None)
+
+
 def test_a_configuration_file_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setenv("MANGAASSIST_CONFIG", "nowhere.toml")
     with pytest.raises(BadInput, match=r"nowhere\.toml: there is no such file"):
