@@ -160,9 +160,8 @@ def main() -> None:
     print(as_markdown(("trained by", "seconds, median", "macro F1, mean of rounds", "macro F1 of the last round [95%]"), rows))
     ratios = [theirs / mine for (mine, _), (theirs, _) in zip(found["fine_tune"], found["Trainer"], strict=True)]
     print(f"\nratio {np.median(ratios):.1f}  (rounds: {', '.join(f'{r:.1f}' for r in ratios)})")
-    print(
-        f"{train.k} intents, {len(train.texts):,} rows, {args.epochs} epochs, {args.batch_rows} rows a batch, {len(test.texts):,} test messages"
-    )
+    print(f"{train.k} intents, {len(train.texts):,} rows, {args.epochs} epochs, {args.batch_rows} rows a batch")
+    print(f"{len(test.texts):,} test messages; Trainer's learning rate {args.learning_rate:g}")
     print(hardware("torch"))
 
 
