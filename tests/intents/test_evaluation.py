@@ -194,21 +194,6 @@ def test_missing_answers_are_refused(change):
         measured(pa.table(columns, table.schema), labels)
 
 
-def test_answers_are_the_largest_probabilities():
-    labels, table = predictions(n=50)
-    answered = evaluation.with_answers(table.drop_columns(["predicted", "confidence"]), labels)
-    assert answered["predicted"].to_pylist() == table["predicted"].to_pylist()
-    assert answered["confidence"].to_pylist() == pytest.approx(table["confidence"].to_pylist(), abs=1e-6)
-    assert evaluation.with_answers(table.slice(0, 0).drop_columns(["predicted", "confidence"]), labels).num_rows == 0
-
-
-def test_the_headline_figures_are_those_of_the_whole_evaluation():
-    labels, table = predictions(n=200)
-    found = measured(table, labels, resamples=1000)
-    assert evaluation.accuracy_and_macro_f1(table, seed=1) == (found.accuracy, found.macro_f1)
-    assert evaluation.accuracy_and_macro_f1(table, seed=1, splits=["nowhere"])[0].n == 0
-
-
 def test_both_intents_count_in_either_order_and_only_where_there_are_two():
     table = pa.table(
         {

@@ -142,23 +142,6 @@ def evaluate(
     )
 
 
-def with_answers(predictions: pa.Table, labels: Sequence[str]) -> pa.Table:
-    """Adds `predicted` and `confidence`, the largest of `probabilities` (list<float> in the order of `labels`, one list per row)."""
-    scores = np.asarray(predictions["probabilities"].combine_chunks().flatten(), np.float64).reshape(predictions.num_rows, len(labels))
-    best = scores.argmax(1) if len(scores) else np.zeros(0, np.int64)
-    answers = pa.array(labels, pa.string()).take(pa.array(best))
-    return predictions.append_column("predicted", answers).append_column("confidence", pa.array(scores[np.arange(len(best)), best]))
-
-
-def accuracy_and_macro_f1(predictions: pa.Table, *, seed: int, splits: Sequence[str] = HELD_OUT) -> tuple[Estimate, Estimate]:
-    """The two headline figures on the messages of `splits`, from columns split, intent and predicted; n = 0 where there is none."""
-    table = predictions.filter(pc.is_in(predictions["split"], pa.array(splits, pa.string())))
-    names = all_labels(table, ())
-    true, predicted = _codes(table["intent"], names), _codes(table["predicted"], names)
-    counts = confusion_matrix(true, predicted, len(names))
-    return proportion(int(np.trace(counts)), len(true)), macro_f1(counts, seed=seed)
-
-
 # ── who is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
