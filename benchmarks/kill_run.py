@@ -24,7 +24,10 @@ from mangaassist_assets.lib.artifacts import open_bundle
 RUN = [sys.executable, "-m", "mangaassist_assets.cli", "run", "--json"]
 
 
-FAST = {"MANGAASSIST_INTENTS__CANDIDATES": '["rules", "linear"]'}
+FAST = {
+    "MANGAASSIST_INTENTS__CANDIDATES": '["rules", "linear"]',
+    "MANGAASSIST_INTENTS__BENCHMARK": "{ seconds = 0.5, max_seconds = 0.5, repeats = 2 }",
+}
 
 
 def start(folder: Path, config: Path | None, home: Path) -> subprocess.Popen:
@@ -71,21 +74,24 @@ def main() -> int:
                 print(f"FALLS exit {process.returncode}: {complaint}")
                 return 1
         home = folder / "home"
-        for kill in range(told.kills):
+        kills = finished = 0
+        while kills < told.kills:
             process = start(folder, told.config, home)
             wait = draw.uniform(0.0, within)
             try:
                 process.wait(wait)
-                print(f"{kill + 1:3}  had finished, exit {process.returncode}")
-                if process.returncode:
-                    print(process.communicate()[1])
-                    return 1
-                (home / "lake").rename(folder / f"lake-{kill}")  # finished for good: begin again from nothing
-                (home / "dagster").rename(folder / f"dagster-{kill}")
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
-                print(f"{kill + 1:3}  killed after {wait:.1f} s", flush=True)
+                kills += 1
+                print(f"{kills:3}  killed after {wait:.1f} s", flush=True)
+                continue
+            if process.returncode:
+                print(f"FALLS exit {process.returncode}: {process.communicate()[1]}")
+                return 1
+            finished += 1
+            print(f"     finished before {wait:.1f} s; the next begins from nothing", flush=True)
+            home.rename(folder / f"finished-{finished}")
         for expectation in ("heals", "has nothing left to do"):
             process = start(folder, told.config, home)
             answer, complaint = process.communicate()
