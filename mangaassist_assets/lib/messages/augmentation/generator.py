@@ -109,7 +109,7 @@ class AugmentationSettings:
         max_chars: longest text, in characters.
     """
 
-    count: int = 3000
+    count: int = 4000
     seed: int = 7
     near_duplicate: float = 0.8
     required_review_share: float = 0.0
@@ -124,7 +124,9 @@ class AugmentationSettings:
         ):
             if not (math.isfinite(value) and low <= value <= high):
                 raise BadInput(
-                    f"{value} is not from {low:g} to {high:g}", where=f"messages.augmentation.{name}", remedy="Correct it in mangaassist.toml."
+                    f"{value} is not from {low:g} to {high:g}",
+                    where=f"messages.augmentation.{name}",
+                    remedy="Correct it in mangaassist.toml.",
                 )
 
 
@@ -218,7 +220,7 @@ def _augmented_row(
         "slices": list(message.slices),
         "split": "train",
         "source": parent["source"],
-        "licence": " AND ".join(dict.fromkeys(row["licence"] for row in both)),
+        "licence": " AND ".join(sorted({row["licence"] for row in both})),
         "synthetic": True,
         "group_id": parent["group_id"],
         "language": language_of(text),

@@ -5,7 +5,6 @@ that cannot be used is named with its key and what to do.
 """
 
 import csv
-import itertools
 import re
 import tomllib
 from collections import defaultdict
@@ -280,7 +279,7 @@ class Lexicon:
     def _readings(self, section: Section, words: Iterable[Word]) -> Readings:
         given = section.table("words")
         nouns = [(spelling, word.romaji["doubled"]) for word in words for spelling in word.japanese[:1]]
-        nouns += [(title.japanese, title.title) for title in self.titles if JAPANESE.search(title.japanese)]
+        nouns += [(title.japanese, title.spoken[0]) for title in self.titles if JAPANESE.search(title.japanese)]
         nouns += [(signs, romaji(given.text(signs))) for signs in given.values]
         stems, endings, kana = section.table("stems"), section.table("endings"), section.table("hiragana")
         return Readings(
@@ -317,7 +316,7 @@ class Lexicon:
 
     def _read_slang(self, file: Section) -> None:
         shared = file.replies("words")
-        self.slang_words = frozenset(itertools.chain.from_iterable((key_of(form) for form in forms) for forms in shared.values()))
+        self.slang_words = frozenset(map(key_of, file.table("telltale").texts("words")))
         self.communities = []
         for section in file.tables("community"):
             own = section.replies("words")

@@ -194,7 +194,7 @@ class _Run:
         return True
 
     def _message(self, draft: Draft, parent: Parent, partner: Parent | None, recipe: str) -> GeneratedMessage:
-        slices = [*parent.slices, *(partner.slices if partner else ()), *sorted(draft.adds)]
+        slices = [*parent.slices, *(partner.slices if partner else ()), *sorted(draft.adds), *(["emoji"] if has_emoji(draft.text) else [])]
         gone = draft.drops | {PLAIN} | (set() if has_emoji(draft.text) else {"emoji"})
         kept = tuple(dict.fromkeys(name for name in slices if name not in gone)) or ((PLAIN,) if PLAIN in slices else ())
         second_intent = partner.intent if partner else parent.secondary_intent

@@ -131,22 +131,22 @@ class SignBook(Generic[T]):
         for candidates in self._by_first.values():
             candidates.sort(key=lambda candidate: -len(candidate[0]))
 
-    def at(self, text: str, i: int) -> Match[T] | None:
-        """The longest word that starts at i."""
-        for word, value in self._by_first.get(text[i], ()):
-            if text.startswith(word, i) and (not self._whole_words or _stands_alone(text, i, i + len(word))):
-                return Match(i, i + len(word), value)
-        return None
+    def all_at(self, text: str, i: int) -> list[Match[T]]:
+        """The words that start at i, the longest first."""
+        return [
+            Match(i, i + len(word), value)
+            for word, value in self._by_first.get(text[i], ())
+            if text.startswith(word, i) and (not self._whole_words or _stands_alone(text, i, i + len(word)))
+        ]
 
     def find(self, text: str) -> list[Match[T]]:
         """Matches in order."""
         found: list[Match[T]] = []
         i = 0
         while i < len(text):
-            match = self.at(text, i)
-            if match:
-                found.append(match)
-            i = match.end if match else i + 1
+            matches = self.all_at(text, i)
+            found += matches[:1]
+            i = matches[0].end if matches else i + 1
         return found
 
     def ending(self, text: str) -> Match[T] | None:

@@ -5,12 +5,12 @@ choices come from the generator that is passed in.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-from mangaassist_assets.lib.messages.augmentation.lexica import Community, Lexicon, Pattern, Synonyms, Title, Typos, Word
+from mangaassist_assets.lib.messages.augmentation.lexica import Community, Lexicon, Pattern, Readings, Synonyms, Title, Typos, Word
 from mangaassist_assets.lib.messages.augmentation.phrases import (
     JAPANESE,
     PLACEHOLDER,
@@ -28,8 +28,10 @@ from mangaassist_assets.lib.messages.normalising import language_of
 
 Manner = Literal["plain", "casual", "japanese"]
 
+_PICTURE: Final = "[\u2300-\u23ff\u2600-\u2604\u2607-\u265f\u2668\u2670-\u27bf\u2b00-\u2bff\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff]"
 _EMOJI: Final = re.compile(
-    "[\u2600-\u27bf\u2b00-\u2bff\u2300-\u23ff\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff](?:[\ufe0f\u200d\U0001f3fb-\U0001f3ff]|(?<=\u200d)[\u2600-\u27bf\U0001f300-\U0001faff])*"
+    # Stars, suits and notes are signs of a text (キャッツ♥アイ), unless a variation selector makes them pictures.
+    f"(?:{_PICTURE}|[\u2605\u2606\u2660-\u2667]\ufe0f)(?:[\ufe0f\u200d\U0001f3fb-\U0001f3ff]|(?<=\u200d)[\u2640\u2642]|(?<=\u200d){_PICTURE})*"
 )
 _SENTENCE: Final = re.compile(r"[^.!?\u3002\uff01\uff1f]+[.!?\u3002\uff01\uff1f]*\s*")
 _CLAUSE_END: Final = re.compile(r"(?<=[.!?,\u3002\u3001])\s")
@@ -42,7 +44,9 @@ _BEFORE_SUFFIX: Final = re.compile("[0-9\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\
 _HIRAGANA: Final = re.compile("[\u3041-\u3096]")
 _KATAKANA_WORD: Final = re.compile("[\u30a1-\u30fa\u30fc]{2,}")
 _LATIN_WORD: Final = re.compile(r"[A-Za-z0-9<#$\u00c0-\u024f][\x21-\x7e\u00c0-\u024f]*")
-_LATIN_SIGNS: Final = str.maketrans("。、「」『』〜・", ".,“”“”~ ")
+_LATIN_SIGNS: Final = {ord(sign): latin for sign, latin in zip("。、「」『』〜・", [".", ",", " “", "”", " “", "”", "~", " "], strict=True)}
+_AFTER_OPENING: Final = re.compile(r"(?<=[(“]) ")
+_LONE_KANJI_BEFORE: Final = re.compile("(?:^|[^\u3400-\u4dbf\u4e00-\u9fff])[\u3400-\u4dbf\u4e00-\u9fff]$")
 _OKURIGANA: Final = "うくぐすつぬぶむるいえきしちにみりけせてめれ"
 _PUNCTUATION: Final = re.compile(r"[,;:()\u2014/]")
 _I: Final = re.compile(r"I(?:['\u2019](?:m|d|ll|ve))?(?![A-Za-z])")
@@ -485,7 +489,7 @@ def slices_of(text: str, lexicon: Lexicon) -> list[str]:
     found = []
     if titles_in(text, lexicon) or lexicon.manga_terms.find(text, words) or lexicon.manga_terms_by_sign.find(text):
         found.append("manga_term")
-    if sum(token.key in lexicon.slang_words and len(token.key) > 1 for token in words) >= 1 and not has_japanese(text):
+    if not has_japanese(text) and any(token.key in lexicon.slang_words for token in words):
         found.append("slang")
     if has_japanese(text) or len(lexicon.words_by_romaji.find(text, words)) > 1:
         found.append("japanese_mixed")
@@ -661,42 +665,47 @@ def _slip(word: str, kind: str, habits: Typos, rng: Random) -> str | None:
 
 
 def _read_aloud(text: str, lexicon: Lexicon) -> str | None:
-    """A Japanese text in romaji with spaces between words, or None where a reading is not known."""
-    readings = lexicon.readings
-    out: list[str] = []
-    after_stem = False
-    i = 0
+    """A Japanese text in romaji with spaces between words, or None where a reading is not known.
+
+    From the end to the start, for each place and whether a stem ends there, the first choice from which the rest can be read.
+    """
+    readable: dict[tuple[int, bool], tuple[str, int, bool]] = {}
+    for i in range(len(text) - 1, -1, -1):
+        for after_stem in (False, True):
+            for choice in _choices(text, i, after_stem, lexicon.readings):
+                if choice[1] == len(text) or choice[1:] in readable:
+                    readable[i, after_stem] = choice
+                    break
+    pieces: list[str] = []
+    i, after_stem = 0, False
     while i < len(text):
-        ending = _after_stem(text, i, readings.endings) if after_stem else None
-        if ending:
-            out.append(ending[0])
-            i, after_stem = ending[1], False
-            continue
-        stem, word, kana = readings.stems.at(text, i), readings.words.at(text, i), readings.hiragana.at(text, i)
-        if stem and _HIRAGANA.match(text, stem.end) and (not word or stem.end >= word.end):
-            out.append(f" {romaji(stem.value)}")
-            i, after_stem = stem.end, True
-            continue
-        if word:
-            if _runs_on(text, word) and text[i] not in readings.suffixes:
-                return None
-            out.append(f" {word.value}")
-            i = word.end
-        elif kana:
-            out.append(kana.value if kana.value.startswith("-") else f" {kana.value}")
-            i = kana.end
-        elif katakana := _KATAKANA_WORD.match(text, i):
-            out.append(f" {romaji(katakana.group())}")
-            i = katakana.end()
-        elif JAPANESE.match(text, i):
+        if (i, after_stem) not in readable:
             return None
-        else:
-            other = _LATIN_WORD.match(text, i)
-            out.append(f" {other.group()}" if other else text[i].translate(_LATIN_SIGNS))
-            i = other.end() if other else i + 1
-        after_stem = False
-    read = " ".join("".join(out).split())
-    return read.replace("“ ", '"').replace("“", '"').replace("”", '"') or None
+        piece, i, after_stem = readable[i, after_stem]
+        pieces.append(piece)
+    read = " ".join("".join(pieces).split())
+    return _AFTER_OPENING.sub("", read).replace("“", '"').replace("”", '"') or None
+
+
+def _choices(text: str, i: int, after_stem: bool, readings: Readings) -> Iterator[tuple[str, int, bool]]:
+    """What may stand at text[i:], best first: its romaji, where it ends, and whether a stem ends there."""
+    if after_stem and (ending := _after_stem(text, i, readings.endings)):
+        yield *ending, False
+    words = [word for word in readings.words.all_at(text, i) if not _runs_on(text, word) or text[i] in readings.suffixes]
+    for stem in readings.stems.all_at(text, i):
+        covered = words and stem.end < words[0].end
+        if _HIRAGANA.match(text, stem.end) and not covered and not _LONE_KANJI_BEFORE.search(text, max(0, i - 2), i):
+            yield f" {romaji(stem.value)}", stem.end, True
+    for word in words:
+        yield f" {word.value}", word.end, False
+    for kana in readings.hiragana.all_at(text, i):
+        yield kana.value if kana.value.startswith("-") else f" {kana.value}", kana.end, False
+    if katakana := _KATAKANA_WORD.match(text, i):
+        yield f" {romaji(katakana.group())}", katakana.end(), False
+    if not JAPANESE.match(text, i):
+        latin = _LATIN_WORD.match(text, i)
+        gap = " " if i and JAPANESE.match(text, i - 1) else ""
+        yield (gap + latin.group(), latin.end(), False) if latin else (text[i].translate(_LATIN_SIGNS), i + 1, False)
 
 
 def _runs_on(text: str, word: Match[str]) -> bool:
@@ -710,9 +719,9 @@ def _after_stem(text: str, i: int, endings: SignBook[str]) -> tuple[str, int] | 
     for own in range(min(3, len(text) - i)):
         if own and not _HIRAGANA.match(text, i + own - 1):
             break
-        match = endings.at(text, i + own)
-        if match and (best is None or match.end > best[1]):
-            best = romaji(text[i : i + own]) + match.value, match.end
+        for match in endings.all_at(text, i + own)[:1]:
+            if best is None or match.end > best[1]:
+                best = romaji(text[i : i + own]) + match.value, match.end
     if best is None and text[i] in _OKURIGANA:
         return romaji(text[i]), i + 1
     return best
