@@ -1,3 +1,4 @@
+import re
 import time
 from collections import Counter
 from random import Random
@@ -375,3 +376,12 @@ def test_a_missing_file_is_named(folder):
     (folder / "emoji.toml").unlink()
     with pytest.raises(BadInput, match="emoji.toml: cannot be read"):
         Lexicon(folder)
+
+
+def test_the_examples_of_the_docs_are_made_by_the_code(lexicon):
+    docs = lexicon.folder.parents[1] / "docs" / "augmentation.md"
+    examples = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", docs.read_text("utf-8"), re.MULTILINE)
+    examples = [example for example in examples if example[0] in RECIPES]
+    assert {name for name, _, _ in examples} == set(RECIPES)
+    for name, before, after in examples:
+        assert after in many(name, before, lexicon, n=400), (name, after)

@@ -545,7 +545,8 @@ def _framed(text: str, lexicon: Lexicon, rng: Random, in_script: bool) -> str:
     form = 0 if in_script else 1
     if rng.random() < 0.55:
         opening = rng.choice(lexicon.japanese_openings)[form]
-        return f"{opening} {_decapitalised(text, lexicon) if opening.endswith((',', '、')) else text}"
+        runs_on = opening.endswith((",", "、"))
+        return f"{opening}{'' if opening.endswith('、') else ' '}{_decapitalised(text, lexicon) if runs_on else text}"
     closing = rng.choice(lexicon.japanese_closings)[form]
     return f"{text if _TAIL_SIGN.search(text) else text + ','} {closing}"
 
