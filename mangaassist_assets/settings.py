@@ -59,12 +59,13 @@ class Training:
     """How labelled and augmented messages become training rows.
 
     Attributes:
-        weights: of a source's rows, by its name; 1 where absent.
+        weights: of a source's rows, by its name; 1 where absent. By default the bundled sources that are not about a manga store
+            count less: at full weight they cost the n-gram candidate 2 to 5 points on hand-written messages.
         augmented_weight: factor for augmented rows.
         require_review: True trains on augmented rows only after a person accepted them.
     """
 
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=lambda: {"bitext": 0.3, "clinc150": 0.5})
     augmented_weight: float = 1.0
     require_review: bool = False
 

@@ -10,6 +10,7 @@ What makes training fast without changing what is learned:
 - the heads start from the closed-form least-squares solution on the frozen encoder, so that the first epoch already refines.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -193,18 +194,17 @@ def _rename(state: "dict[str, torch.Tensor]", model_type: str, shape: Shape) -> 
     return weights
 
 
-def build(shape: Shape, weights: "dict[str, torch.Tensor]", *, dropout: float = 0.0) -> "torch.nn.Module":
-    """The torch module of `shape` with `weights`; forward(ids, mask) -> hidden states, see `_encoder_classes`."""
-    encoder_class, _ = _encoder_classes()
-    module = encoder_class(shape, dropout)
-    module.load_state_dict(weights)
-    return module  # type: ignore[no-any-return]
+def build(shape: Shape, weights: "dict[str, torch.Tensor] | None" = None, *, dropout: float = 0.0) -> Any:
+    """The torch module of `shape`, with `weights` or random ones; called with ids and mask (B, T) it gives states (B, T, H)."""
+    module = _encoder_class()(shape, dropout)
+    if weights is not None:
+        module.load_state_dict(weights)
+    return module
 
 
-def _encoder_classes() -> tuple[Any, Any]:
-    """Defines the modules on first use: importing torch takes seconds, and most of this package never needs it."""
-    if "classes" in _cache:
-        return _cache["classes"]
+@functools.cache
+def _encoder_class() -> Any:
+    """Defines the module on first use: importing torch takes seconds, and most of this package never needs it."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -252,11 +252,7 @@ def _encoder_classes() -> tuple[Any, Any]:
         def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return self.run(self.embed(ids), mask, 0)
 
-    _cache["classes"] = (Encoder, Block)
-    return Encoder, Block
-
-
-_cache: dict[str, Any] = {}
+    return Encoder
 
 
 def mean_pool(hidden: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
