@@ -30,7 +30,7 @@ SPLITS = {"train": "train", "val": "validation", "test": "test"}
 SETTINGS = f"""home = ".mangaassist"
 
 [sources.labeled_messages]
-name = "clinc150"
+name = "clinc150_full"
 paths = ["clinc150.jsonl"]
 text = "text"
 intent = "intent"
