@@ -66,7 +66,7 @@ class Training:
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: {"bitext": 0.3, "clinc150": 0.5})
-    augmented_weight: float = 1.0
+    augmented_weight: float = 0.5
     require_review: bool = False
 
 

@@ -32,7 +32,7 @@ def fit_scales(experts: Sequence[Floats], primary: NDArray[np.int64]) -> list[fl
     rows = np.arange(len(primary))
 
     def loss(log_scales: NDArray[np.float64]) -> float:
-        logits = sum(math.exp(s) * e for s, e in zip(log_scales, experts, strict=True))
+        logits = np.sum([math.exp(s) * e for s, e in zip(log_scales, experts, strict=True)], axis=0)
         shifted = logits - logits.max(1, keepdims=True)
         return float(-(shifted[rows, primary] - np.log(np.exp(shifted).sum(1))).mean())
 
@@ -128,6 +128,7 @@ def fit_out_of_scope_shift(logits: Floats, primary: NDArray[np.int64], out_of_sc
 
     Args:
         logits: (n, K) fused logits on validation.
+        primary: (n,) true classes.
         out_of_scope: column of the out-of-scope label.
         false_alarms: share of in-scope validation messages, 0..1.
     """

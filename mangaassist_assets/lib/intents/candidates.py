@@ -124,8 +124,11 @@ def train(
     """Trains candidate `name` on the training split and calibrates it on the validation split.
 
     Args:
+        name: one of CANDIDATES.
         rows: the table `training_messages`.
+        settings: what training depends on besides the data.
         rules_toml: content of the rule file.
+        progress: called with step, steps and the running loss of fine-tuning.
 
     Raises:
         Unavailable: the candidate's encoder cannot be had here.
@@ -187,39 +190,58 @@ def calibrate(
         weighted = np.sum([np.float32(s) * e for s, e in zip(scales, logits, strict=True)], axis=0)
         shift = fit_out_of_scope_shift(weighted, validation.primary, labels.index(out), settings.out_of_scope_false_alarms)
     probabilities = fused(logits, scales, labels.index(out) if out is not None else None, shift)
-    return LearntClassifier(tuple(labels), out, main, linear, tuple(scales), fit_presence(presence, probabilities, validation.second), shift)
+    return LearntClassifier(
+        tuple(labels), out, main, linear, tuple(scales), fit_presence(presence, probabilities, validation.second), shift
+    )
 
 
-def _train_rules(labels: Sequence[str], train_rows: LabelledTexts, validation: LabelledTexts, settings: CandidateSettings, rules_toml: str) -> dict[str, bytes]:
+def _train_rules(
+    labels: Sequence[str], train_rows: LabelledTexts, validation: LabelledTexts, settings: CandidateSettings, rules_toml: str
+) -> dict[str, bytes]:
     """Measures every rule on training and validation messages: rules learn nothing from them but whether to be used."""
     rules = read_rules(rules_toml, where="rules.toml")
     texts = train_rows.texts + validation.texts
     intents = [labels[i] for part in (train_rows, validation) for i in part.primary]
     second = [labels[i] if i >= 0 else None for part in (train_rows, validation) for i in part.second]
-    records = measure_rules(rules, texts, intents, second, labels, least_precision=settings.rule_precision, least_lower_bound=settings.rule_lower_bound)
+    records = measure_rules(
+        rules, texts, intents, second, labels, least_precision=settings.rule_precision, least_lower_bound=settings.rule_lower_bound
+    )
     return {"rules.toml": rules_toml.encode(), "rule_records.json": json.dumps(records_to_json(records), indent=1).encode()}
 
 
-def _train_linear(labels: Sequence[str], train_rows: LabelledTexts, validation: LabelledTexts, settings: CandidateSettings) -> dict[str, bytes]:
+def _train_linear(
+    labels: Sequence[str], train_rows: LabelledTexts, validation: LabelledTexts, settings: CandidateSettings
+) -> dict[str, bytes]:
     model = train_linear(train_rows.texts, train_rows.primary, train_rows.weights, classes=len(labels))
     classifier = calibrate(labels, validation, settings, main=None, linear=model)
     return {"linear.safetensors": tensors_to_bytes(model.tensors()), "classifier.json": classifier.settings_json(linear=True)}
 
 
 def _train_encoder(
-    source: str, labels: Sequence[str], train_rows: LabelledTexts, validation: LabelledTexts, settings: CandidateSettings, progress: Progress
+    source: str,
+    labels: Sequence[str],
+    train_rows: LabelledTexts,
+    validation: LabelledTexts,
+    settings: CandidateSettings,
+    progress: Progress,
 ) -> tuple[dict[str, bytes], str]:
     """Fine-tunes, exports, and keeps int8 only if its validation accuracy holds. Returns the files and the precision kept."""
     pretrained = encoders.from_pretrained(source)
     tuned = encoders.fine_tune(
-        pretrained, train_rows.texts, train_rows.primary, train_rows.presence(len(labels)), train_rows.weights, settings.fine_tuning, progress=progress
+        pretrained,
+        train_rows.texts,
+        train_rows.primary,
+        train_rows.presence(len(labels)),
+        train_rows.weights,
+        settings.fine_tuning,
+        progress=progress,
     )
     linear = train_linear(train_rows.texts, train_rows.primary, train_rows.weights, classes=len(labels))
     graph = to_onnx(tuned)
-    session = {"max_tokens": tuned.max_tokens, "pad_id": tuned.shape.pad_id}
+    max_tokens, pad_id = tuned.max_tokens, tuned.shape.pad_id
     measured: dict[str, tuple[float, LearntClassifier, bytes]] = {}
     for precision, content in (("float32", graph), ("int8", to_int8(graph))):
-        main = OnnxEncoder(content, tuned.tokenizer, threads=0, **session)
+        main = OnnxEncoder(content, tuned.tokenizer, threads=0, max_tokens=max_tokens, pad_id=pad_id)
         classifier = calibrate(labels, validation, settings, main=main, linear=linear)
         right = classifier.scores(validation.texts).primary.argmax(1) == validation.primary
         measured[precision] = (float(np.average(right, weights=validation.weights)), classifier, content)
@@ -229,7 +251,7 @@ def _train_encoder(
         "encoder.onnx": content,
         "tokenizer.json": tuned.tokenizer.to_str().encode(),
         "linear.safetensors": tensors_to_bytes(linear.tensors()),
-        "classifier.json": classifier.settings_json(linear=True, precision=precision, **session),
+        "classifier.json": classifier.settings_json(linear=True, precision=precision, max_tokens=max_tokens, pad_id=pad_id),
     }, precision
 
 
@@ -241,4 +263,17 @@ def predictions(classifier: Classifier, rows: pa.Table) -> pa.Table:
     return table.append_column("probabilities", pa.array(list(scores.primary), pa.list_(pa.float32())))
 
 
-__all__ = ["CANDIDATES", "CandidateSettings", "LabelledTexts", "TrainedCandidate", "Unavailable", "calibrate", "label_set", "labelled", "load", "load_rules", "predictions", "train"]
+__all__ = [
+    "CANDIDATES",
+    "CandidateSettings",
+    "LabelledTexts",
+    "TrainedCandidate",
+    "Unavailable",
+    "calibrate",
+    "label_set",
+    "labelled",
+    "load",
+    "load_rules",
+    "predictions",
+    "train",
+]

@@ -30,7 +30,9 @@ class Cascade:
         provider: the execution provider that the classifier really runs on.
     """
 
-    def __init__(self, rules: Rules, student: LearntClassifier, classifier: LearntClassifier, thresholds: dict[str, float], digest: str) -> None:
+    def __init__(
+        self, rules: Rules, student: LearntClassifier, classifier: LearntClassifier, thresholds: dict[str, float], digest: str
+    ) -> None:
         self.rules, self.student, self.classifier = rules, student, classifier
         self.labels, self.out_of_scope_label = classifier.labels, classifier.out_of_scope_label
         self.thresholds, self.digest, self.provider = thresholds, digest, classifier.provider
@@ -94,7 +96,7 @@ def sure_rows(scores: Scores, confidence: float, second: float) -> NDArray[np.bo
     first = scores.primary.argmax(1)
     others = scores.presence.copy()
     others[np.arange(len(first)), first] = 0
-    return (scores.primary.max(1, initial=0) >= confidence) & (others.max(1, initial=0) < second)
+    return np.asarray((scores.primary.max(1, initial=0) >= confidence) & (others.max(1, initial=0) < second), np.bool_)
 
 
 def assemble(
@@ -129,14 +131,19 @@ def assemble(
     thresholds = choose_thresholds(rules, fast, teacher.scores(validation.texts), validation, accuracy_loss)
     files = {f"classifier/{name}": candidate.file(name).read_bytes() for name in _file_names(candidate)}
     files |= {f"rules/{name}": rules_candidate.file(name).read_bytes() for name in _file_names(rules_candidate)}
-    files |= {"student/student.safetensors": tensors_to_bytes(student.tensors()), "student/classifier.json": fast.settings_json(student=True)}
+    files |= {
+        "student/student.safetensors": tensors_to_bytes(student.tensors()),
+        "student/classifier.json": fast.settings_json(student=True),
+    }
     files["cascade.json"] = json.dumps(thresholds, indent=2, sort_keys=True).encode()
     facts: dict[str, Any] = {k: candidate.facts[k] for k in ("candidate", "labels", "out_of_scope_label", "training_data", "encoder")}
     facts |= {"candidate_bundle": candidate.digest, "accuracy_loss": accuracy_loss}
     return TrainedCandidate(files, facts, time.perf_counter() - started)
 
 
-def choose_thresholds(rules: Rules, student: LearntClassifier, teacher: Scores, validation: LabelledTexts, accuracy_loss: float) -> dict[str, float]:
+def choose_thresholds(
+    rules: Rules, student: LearntClassifier, teacher: Scores, validation: LabelledTexts, accuracy_loss: float
+) -> dict[str, float]:
     """The student's lowest admissible confidence, and what share of validation each part then answers.
 
     Compares on the messages that rules leave open. Without any admissible threshold the student is silent (threshold above 1).

@@ -110,7 +110,9 @@ def load_classifier(bundle: Bundle, prefix: str = "", *, provider: str = "CPUExe
 
         tokenizer = Tokenizer.from_file(str(bundle.file(f"{prefix}tokenizer.json")))
         graph = str(bundle.file(f"{prefix}encoder.onnx"))
-        main = OnnxEncoder(graph, tokenizer, max_tokens=settings["max_tokens"], pad_id=settings["pad_id"], provider=provider, threads=threads)
+        main = OnnxEncoder(
+            graph, tokenizer, max_tokens=settings["max_tokens"], pad_id=settings["pad_id"], provider=provider, threads=threads
+        )
     elif settings.get("student"):
         main = Student.from_tensors(load_file(bundle.file(f"{prefix}student.safetensors")))
     if settings.get("linear"):

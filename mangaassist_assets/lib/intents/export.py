@@ -56,20 +56,38 @@ def to_onnx(model: FineTuned) -> bytes:
     node("Gather", [constant("words", weights["words.weight"]), "input_ids"], "word_states")
     first = shape.position_offset
     node("Add", ["width", constant("offset", np.array([first], np.int64))], "position_end")
-    node("Slice", [constant("positions", weights["positions.weight"]), constant("position_start", np.array([first], np.int64)), "position_end"], "position_states")
+    node(
+        "Slice",
+        [constant("positions", weights["positions.weight"]), constant("position_start", np.array([first], np.int64)), "position_end"],
+        "position_states",
+    )
     node("Add", ["word_states", "position_states"], "embedded")
     x = node("LayerNormalization", ["embedded", scale("norm"), bias("norm")], "x0", axis=-1, epsilon=shape.norm_eps)
     for i in range(shape.layers):
         block = f"blocks.{i}"
-        attended = node("Attention", [x, matrix(f"{block}.qkv"), bias(f"{block}.qkv"), "lengths"], f"{block}.attended", FUSED, num_heads=shape.heads)
+        attended = node(
+            "Attention", [x, matrix(f"{block}.qkv"), bias(f"{block}.qkv"), "lengths"], f"{block}.attended", FUSED, num_heads=shape.heads
+        )
         out = node("MatMul", [attended, matrix(f"{block}.out")], f"{block}.projected")
         norm = f"{block}.attention_norm"
-        x = node("SkipLayerNormalization", [x, out, scale(norm), bias(norm), bias(f"{block}.out")], f"{block}.middle", FUSED, epsilon=shape.norm_eps)
+        x = node(
+            "SkipLayerNormalization",
+            [x, out, scale(norm), bias(norm), bias(f"{block}.out")],
+            f"{block}.middle",
+            FUSED,
+            epsilon=shape.norm_eps,
+        )
         up = node("MatMul", [x, matrix(f"{block}.up")], f"{block}.up_states")
         up = node("BiasGelu", [up, bias(f"{block}.up")], f"{block}.gelu", FUSED)
         down = node("MatMul", [up, matrix(f"{block}.down")], f"{block}.down_states")
         norm = f"{block}.output_norm"
-        x = node("SkipLayerNormalization", [x, down, scale(norm), bias(norm), bias(f"{block}.down")], f"{block}.end", FUSED, epsilon=shape.norm_eps)
+        x = node(
+            "SkipLayerNormalization",
+            [x, down, scale(norm), bias(norm), bias(f"{block}.down")],
+            f"{block}.end",
+            FUSED,
+            epsilon=shape.norm_eps,
+        )
 
     node("Squeeze", ["width", constant("axis0", np.array([0], np.int64))], "width_scalar")
     node("Range", [constant("zero", np.array(0, np.int64)), "width_scalar", constant("one", np.array(1, np.int64))], "places")
@@ -82,12 +100,20 @@ def to_onnx(model: FineTuned) -> bytes:
     node("Squeeze", ["summed", "axis1"], "summed_2d")
     node("Cast", ["lengths_column"], "token_count", to=TensorProto.FLOAT)
     node("Div", ["summed_2d", "token_count"], "pooled")
-    node("Gemm", ["pooled", constant("head.weight", model.head_weight.cpu().numpy()), constant("head.bias", model.head_bias.cpu().numpy())], "logits", transB=1)
+    node(
+        "Gemm",
+        ["pooled", constant("head.weight", model.head_weight.cpu().numpy()), constant("head.bias", model.head_bias.cpu().numpy())],
+        "logits",
+        transB=1,
+    )
 
     graph = helper.make_graph(
         nodes,
         "intent_encoder",
-        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"]), helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"])],
+        [
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"]),
+            helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]),
+        ],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(model.head_bias)])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
@@ -171,7 +197,8 @@ class OnnxEncoder:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(graph, options, providers=[provider])
         if self._session.get_providers()[0] != provider:
-            raise Unavailable(f"{provider} was asked for, ONNX Runtime fell back to {self._session.get_providers()[0]}; check the driver and CUDA libraries")
+            got = self._session.get_providers()[0]
+            raise Unavailable(f"{provider} was asked for, ONNX Runtime fell back to {got}; check the driver and CUDA libraries")
         self.provider, self._tokenizer, self._max_tokens, self._pad_id = provider, tokenizer, max_tokens, pad_id
         self._width = self._session.get_outputs()[0].shape[1]
         self._pool = ThreadPoolExecutor(threads or cores()) if provider == CPU and threads != 1 else None

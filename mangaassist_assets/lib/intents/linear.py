@@ -36,13 +36,16 @@ class LinearModel:
         return cls(Ngrams.from_tensors(tensors), tensors["linear_weight"].astype(np.float32), tensors["linear_bias"])
 
 
-def train_linear(texts: Sequence[str], primary: NDArray[np.int64], weights: Floats, *, classes: int, inverse_penalty: float = 10.0) -> LinearModel:
+def train_linear(
+    texts: Sequence[str], primary: NDArray[np.int64], weights: Floats, *, classes: int, inverse_penalty: float = 10.0
+) -> LinearModel:
     """Fits by L-BFGS under an L2 penalty; convex, so the result does not depend on a seed.
 
     Args:
         texts: n messages.
         primary: (n,) class of each; every class occurs.
         weights: (n,) row weights.
+        classes: K.
         inverse_penalty: scikit-learn's C; 10 was best of 3, 10 and 30 on validation.
     """
     import warnings

@@ -45,9 +45,9 @@ class Classifier(Protocol):
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Row-wise softmax of (n, K) logits."""
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponent / exponent.sum(axis=1, keepdims=True)
+    return np.asarray(exponent / exponent.sum(axis=1, keepdims=True), np.float32)
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Elementwise logistic function, without overflow."""
-    return (0.5 * (1 + np.tanh(0.5 * logits))).astype(np.float32)
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)

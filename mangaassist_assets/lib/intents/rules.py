@@ -66,7 +66,9 @@ def read_rules(source: str, *, where: str) -> list[Rule]:
                     written = written.replace("{" + fragment + "}", pattern)
             rules.append(Rule(name, entry["intent"], re.compile(written)))
         except (KeyError, re.error) as error:
-            raise BadInput(f"rule {name!r} is unusable ({error})", where=where, remedy="A rule needs name, intent and a valid pattern.") from error
+            raise BadInput(
+                f"rule {name!r} is unusable ({error})", where=where, remedy="A rule needs name, intent and a valid pattern."
+            ) from error
     return rules
 
 
@@ -140,4 +142,5 @@ def measure_rules(
 
 
 def records_to_json(records: Sequence[RuleRecord]) -> list[dict[str, Any]]:
+    """As a bundle stores them."""
     return [record.__dict__ for record in records]

@@ -75,6 +75,7 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
         primary: (n, K) probabilities to match: a teacher's, or one-hot labels.
         presence: (n, K) probabilities that each intent is present.
         weights: (n,) row weights.
+        settings: widths, epochs and rates.
     """
     import torch
     from torch.nn import functional
@@ -83,12 +84,12 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
     ngrams = Ngrams.fit(texts, most_terms=settings.most_terms)
     rows = ngrams.matrix(texts)
     k, d = primary.shape[1], settings.width
-    embedding = torch.nn.Embedding(len(ngrams), d)
+    embedding = torch.nn.Embedding(len(ngrams), d, sparse=True)  # a batch touches a fraction of the table; only that is updated
     hidden, output = torch.nn.Linear(d, d), torch.nn.Linear(d, 2 * k)
     torch.nn.init.normal_(embedding.weight, std=0.5)
     y, z, w = (torch.tensor(a, dtype=torch.float32) for a in (primary, presence, weights))
     dense = torch.optim.Adam([*hidden.parameters(), *output.parameters()], lr=settings.learning_rate)
-    table = torch.optim.Adam(embedding.parameters(), lr=settings.learning_rate)
+    table = torch.optim.SparseAdam(embedding.parameters(), lr=settings.learning_rate)
     rng = np.random.default_rng(settings.seed)
     steps = settings.epochs * -(-len(texts) // settings.batch_rows)
     schedules = [torch.optim.lr_scheduler.OneCycleLR(o, settings.learning_rate, total_steps=steps, pct_start=0.1) for o in (dense, table)]
@@ -101,6 +102,7 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
                 embedding.weight,
                 torch.from_numpy(part.indptr[:-1].astype(np.int64)),
                 mode="sum",
+                sparse=True,
                 per_sample_weights=torch.from_numpy(part.data),
             )
             scores = output(functional.relu(hidden(functional.dropout(mean, settings.dropout))))
