@@ -38,7 +38,7 @@ class Shape:
     Attributes:
         layers, hidden, heads, intermediate: as in the papers.
         vocabulary, positions: rows of the two embedding tables; token types are folded into the positions.
-        position_offset: the first position used: 0, or 2 for RoBERTa (Liu et al. 2019 keep fairseq's padding rows).
+        position_offset: the first position used: 0, or the one after `pad_id` for RoBERTa (Liu et al. 2019 keep fairseq's padding rows).
         norm_eps: epsilon of every layer norm.
         pad_id: the token id of padding.
     """
@@ -71,11 +71,11 @@ class FineTuning:
         seed: of shuffling and dropout.
     """
 
-    epochs: int = 4
+    epochs: int = 3
     learning_rate: float = 3e-4
     head_learning_rate: float = 2e-3
     batch_rows: int = 32
-    frozen_layers: int = 0
+    frozen_layers: int = 2
     max_tokens: int = 64
     presence_weight: float = 0.5
     label_smoothing: float = 0.05
@@ -143,6 +143,9 @@ def _embedded_folder() -> Path:
 
 def _shape_of(config: Any) -> Shape:
     """Reads `Shape` from a transformers config; raises Unavailable outside the family."""
+    activation = getattr(config, "hidden_act", None) or getattr(config, "activation", "gelu")
+    if config.model_type in ("bert", "roberta", "distilbert") and activation != "gelu":
+        raise Unavailable(f"encoder with activation {activation}: only the BERT family's gelu is computed here")
     if config.model_type == "distilbert":
         return Shape(
             config.n_layers,
@@ -157,7 +160,7 @@ def _shape_of(config: Any) -> Shape:
         )
     if config.model_type not in ("bert", "roberta"):
         raise Unavailable(f"encoder of type {config.model_type}: only the BERT family (bert, roberta, distilbert) is fine-tuned here")
-    offset = 2 if config.model_type == "roberta" else 0
+    offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
     return Shape(
         config.num_hidden_layers,
         config.hidden_size,
@@ -289,7 +292,8 @@ def mean_pool(hidden: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
 def tokenize(tokenizer: "Tokenizer", texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Token ids of each text, special tokens included, cut to `max_tokens`."""
     tokenizer.enable_truncation(max_tokens)
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+    whole = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]  # half a surrogate pair is not Unicode text to the tokenizer
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(whole)]
 
 
 def length_batches(lengths: NDArray[np.int64], batch_rows: int, rng: np.random.Generator | None = None) -> Iterator[NDArray[np.int64]]:
@@ -385,7 +389,8 @@ def fine_tune(
     frozen = min(settings.frozen_layers, pretrained.shape.layers)
     for part in (encoder.words, encoder.positions, encoder.norm, *encoder.blocks[:frozen]):
         part.requires_grad_(False)
-    ids = tokenize(pretrained.tokenizer, texts, settings.max_tokens)
+    most_tokens = pretrained.shape.positions - pretrained.shape.position_offset
+    ids = tokenize(pretrained.tokenizer, texts, min(settings.max_tokens, most_tokens))
     lengths = np.array([len(i) for i in ids])
     cached, pooled = _frozen_pass(encoder, ids, lengths, frozen, pretrained.shape.pad_id, device)
     classes = presence.shape[1]
@@ -431,7 +436,7 @@ def fine_tune(
             running = loss.item() if math.isnan(running) else 0.95 * running + 0.05 * loss.item()
             progress(step, steps, running)
     encoder.eval()
-    return FineTuned(encoder, pretrained.shape, head.weight.detach(), head.bias.detach(), pretrained.tokenizer, 2 * settings.max_tokens)
+    return FineTuned(encoder, pretrained.shape, head.weight.detach(), head.bias.detach(), pretrained.tokenizer, min(2 * settings.max_tokens, most_tokens))
 
 
 def _has_fast_bfloat16(device: Any) -> bool:
