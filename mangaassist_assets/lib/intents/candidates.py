@@ -1,7 +1,7 @@
 """The candidates of model selection: how each is trained, stored and loaded.
 
-`rules` and `linear` need nothing; `student` is distilled from the static part of the embedded encoder's answers to labels;
-the others are BERT-family encoders by name, fine-tuned with an n-gram expert beside them. A candidate whose weights cannot
+`rules` and `linear` need no pretrained weights, nor does `student`, which as a candidate is taught by the labels alone (inside the
+cascade the chosen classifier teaches it); the others are BERT-family encoders by name, fine-tuned with an n-gram expert beside them. A candidate whose weights cannot
 be had raises Unavailable, and its asset records it as skipped with that reason.
 """
 
@@ -47,7 +47,7 @@ class CandidateSettings:
         encoders: model name or path of each encoder candidate.
         fine_tuning, distillation: see their classes.
         out_of_scope_label: the label that means none of the others, where the data has one.
-        out_of_scope_false_alarms: share of in-scope validation messages that may be newly turned away.
+        out_of_scope_false_alarms: share of in-scope validation messages that may be turned away.
         int8_accuracy_loss: validation accuracy that int8 may cost before float32 is kept.
         rule_precision, rule_lower_bound: what a rule must reach to be used.
     """
@@ -105,13 +105,17 @@ def labelled(rows: pa.Table, split: str, labels: Sequence[str]) -> LabelledTexts
     """The rows of one split as arrays; a second intent outside the label set is none.
 
     Raises:
-        BadInput: the split is empty.
+        BadInput: the split is empty, or holds none of the labels.
     """
     part = rows.filter(pa.compute.equal(rows["split"], split))
-    if len(part) == 0:
-        raise BadInput(f"no row in split {split!r}", where="training_messages", remedy="Add labelled messages, or name a split column.")
     column = {label: i for i, label in enumerate(labels)}
     known = [i for i, intent in enumerate(part["intent"].to_pylist()) if intent in column]
+    if not known:
+        raise BadInput(
+            f"no row in split {split!r} with an intent of the training rows",
+            where="training_messages",
+            remedy="Add labelled messages, or name a split column.",
+        )
     part = part.take(known)
     primary = np.array([column[i] for i in part["intent"].to_pylist()], np.int64)
     second = np.array([column.get(i, -1) for i in part["secondary_intent"].to_pylist()], np.int64)
@@ -132,11 +136,13 @@ def train(
 
     Raises:
         Unavailable: the candidate's encoder cannot be had here.
-        BadInput: the name is unknown, or a split is empty.
+        BadInput: the name is unknown, a split is empty, or all messages have one intent.
     """
     started = time.perf_counter()
     labels = label_set(rows)
     train_rows, validation = labelled(rows, "train", labels), labelled(rows, "validation", labels)
+    if len(labels) < 2:
+        raise BadInput(f"all rows have the intent {labels[0]!r}", where="training_messages", remedy="Add messages of a second intent.")
     facts: dict[str, Any] = {
         "candidate": name,
         "labels": list(labels),
