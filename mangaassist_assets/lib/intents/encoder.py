@@ -109,8 +109,10 @@ def from_pretrained(name_or_path: str) -> Pretrained:
 
     from tokenizers import Tokenizer
     from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    disable_progress_bar()
     path = str(_embedded_folder()) if name_or_path == EMBEDDED_ENCODER else name_or_path
     local = Path(path).is_dir()
     try:
@@ -292,7 +294,7 @@ def mean_pool(hidden: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
 def tokenize(tokenizer: "Tokenizer", texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Token ids of each text, special tokens included, cut to `max_tokens`."""
     tokenizer.enable_truncation(max_tokens)
-    whole = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]  # half a surrogate pair is not Unicode text to the tokenizer
+    whole = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]  # half a surrogate pair is no text to the tokenizer
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(whole)]
 
 
@@ -389,8 +391,8 @@ def fine_tune(
     frozen = min(settings.frozen_layers, pretrained.shape.layers)
     for part in (encoder.words, encoder.positions, encoder.norm, *encoder.blocks[:frozen]):
         part.requires_grad_(False)
-    most_tokens = pretrained.shape.positions - pretrained.shape.position_offset
-    ids = tokenize(pretrained.tokenizer, texts, min(settings.max_tokens, most_tokens))
+    positions = pretrained.shape.positions - pretrained.shape.position_offset
+    ids = tokenize(pretrained.tokenizer, texts, min(settings.max_tokens, positions))
     lengths = np.array([len(i) for i in ids])
     cached, pooled = _frozen_pass(encoder, ids, lengths, frozen, pretrained.shape.pad_id, device)
     classes = presence.shape[1]
@@ -436,7 +438,8 @@ def fine_tune(
             running = loss.item() if math.isnan(running) else 0.95 * running + 0.05 * loss.item()
             progress(step, steps, running)
     encoder.eval()
-    return FineTuned(encoder, pretrained.shape, head.weight.detach(), head.bias.detach(), pretrained.tokenizer, min(2 * settings.max_tokens, most_tokens))
+    longest = min(2 * settings.max_tokens, positions)
+    return FineTuned(encoder, pretrained.shape, head.weight.detach(), head.bias.detach(), pretrained.tokenizer, longest)
 
 
 def _has_fast_bfloat16(device: Any) -> bool:

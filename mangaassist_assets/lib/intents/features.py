@@ -46,7 +46,7 @@ def _powers(n: int, base: int) -> Hashes:
     return np.cumprod(powers, dtype=np.uint64)
 
 
-_POWERS, _INVERSE_POWERS = _powers(4096, _BASE), _powers(4096, _INVERSE)
+_POWERS = _powers(4096, _BASE), _powers(4096, _INVERSE)  # of the base and of its inverse; one name, so that threads see both or neither
 
 
 def ngram_hashes(texts: Sequence[str]) -> tuple[Hashes, NDArray[np.int64]]:
@@ -54,14 +54,15 @@ def ngram_hashes(texts: Sequence[str]) -> tuple[Hashes, NDArray[np.int64]]:
 
     Per text, with a space before and after: character n-grams of 1 to 5, words, and pairs of neighbouring words.
     """
-    global _POWERS, _INVERSE_POWERS
+    global _POWERS
     joined = "\n".join(f" {fold(text)} " for text in texts) + "\n"
     codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     n = len(codes)
-    if n + 1 > len(_POWERS):
-        _POWERS, _INVERSE_POWERS = _powers(2 * n, _BASE), _powers(2 * n, _INVERSE)
+    powers, inverses = _POWERS
+    if n + 1 > len(powers):
+        powers, inverses = _POWERS = _powers(2 * n, _BASE), _powers(2 * n, _INVERSE)
     prefix = np.zeros(n + 1, np.uint64)
-    np.cumsum((codes + np.uint64(1)) * _POWERS[:n], dtype=np.uint64, out=prefix[1:])
+    np.cumsum((codes + np.uint64(1)) * powers[:n], dtype=np.uint64, out=prefix[1:])
     line_end = codes == 10
     text_of = np.cumsum(line_end) - line_end  # index of the text each code point belongs to
     last = np.flatnonzero(line_end)[text_of]  # where that text ends
@@ -70,16 +71,16 @@ def ngram_hashes(texts: Sequence[str]) -> tuple[Hashes, NDArray[np.int64]]:
     start = np.arange(n)
     for length in CHARACTER_LENGTHS:
         inside = start[: n - length + 1][start[: n - length + 1] + length <= last[: n - length + 1]]
-        hashes.append(_mix((prefix[inside + length] - prefix[inside]) * _INVERSE_POWERS[inside] + np.uint64(length)))
+        hashes.append(_mix((prefix[inside + length] - prefix[inside]) * inverses[inside] + np.uint64(length)))
         owners.append(text_of[inside])
     space = (codes == 32) | line_end
     begins = np.flatnonzero(space[:-1] & ~space[1:]) + 1
     ends = np.flatnonzero(~space[:-1] & space[1:]) + 1
-    words = (prefix[ends] - prefix[begins]) * _INVERSE_POWERS[begins]
+    words = (prefix[ends] - prefix[begins]) * inverses[begins]
     hashes.append(_mix(words ^ _WORD))
     owners.append(text_of[begins])
     together = text_of[begins[:-1]] == text_of[begins[1:]]
-    pairs = (prefix[ends[1:]] - prefix[begins[:-1]]) * _INVERSE_POWERS[begins[:-1]]
+    pairs = (prefix[ends[1:]] - prefix[begins[:-1]]) * inverses[begins[:-1]]
     hashes.append(_mix(pairs[together] ^ _PAIR))
     owners.append(text_of[begins[:-1]][together])
     return np.concatenate(hashes), np.concatenate(owners)

@@ -61,4 +61,4 @@ def train_linear(
     weight, bias = model.coef_, model.intercept_
     if classes == 2:  # scikit-learn keeps one row for two classes
         weight, bias = np.vstack([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    return LinearModel(ngrams, weight.T, bias)
+    return LinearModel(ngrams, weight.T.astype(np.float16), bias)  # as it is stored, so that calibration sees what is served

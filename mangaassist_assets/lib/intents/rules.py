@@ -56,16 +56,20 @@ def read_rules(source: str, *, where: str) -> list[Rule]:
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"not TOML ({error})", where=where, remedy="Mend the line it names.") from error
     fragments = content.get("fragments", {})
-    rules = []
-    for entry in content.get("rule", []):
-        name = entry.get("name", "?")
+    rules: list[Rule] = []
+    for number, entry in enumerate(content.get("rule", []), 1):
+        name = entry.get("name", number) if isinstance(entry, dict) else number
         try:
             written = entry["pattern"]
             for _ in range(2):  # a fragment may use fragments
                 for fragment, pattern in fragments.items():
                     written = written.replace("{" + fragment + "}", pattern)
-            rules.append(Rule(name, entry["intent"], re.compile(written)))
-        except (KeyError, re.error) as error:
+            if left := re.search(r"\{[a-z_]+\}", written):
+                raise KeyError(f"no fragment {left[0]}")
+            if any(rule.name == entry["name"] for rule in rules):
+                raise KeyError("a second rule of that name")
+            rules.append(Rule(entry["name"], entry["intent"], re.compile(written)))
+        except (KeyError, TypeError, AttributeError, re.error) as error:
             raise BadInput(
                 f"rule {name!r} is unusable ({error})", where=where, remedy="A rule needs name, intent and a valid pattern."
             ) from error

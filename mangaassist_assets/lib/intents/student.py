@@ -92,7 +92,8 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
     table = torch.optim.SparseAdam(embedding.parameters(), lr=settings.learning_rate)
     rng = np.random.default_rng(settings.seed)
     steps = settings.epochs * -(-len(texts) // settings.batch_rows)
-    schedules = [torch.optim.lr_scheduler.OneCycleLR(o, settings.learning_rate, total_steps=steps, pct_start=0.1) for o in (dense, table)]
+    rise = max(0.1, min(2 / steps, 0.75))  # at least to the second step: torch divides by zero where it ends on the first
+    schedules = [torch.optim.lr_scheduler.OneCycleLR(o, settings.learning_rate, total_steps=steps, pct_start=rise) for o in (dense, table)]
     for _ in range(settings.epochs):
         order = rng.permutation(len(texts))
         for batch in (order[i : i + settings.batch_rows] for i in range(0, len(order), settings.batch_rows)):
@@ -117,5 +118,6 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
                 optimiser.step()
             for schedule in schedules:
                 schedule.step()
-    tensors = [p.detach().numpy() for p in (embedding.weight, hidden.weight.T, hidden.bias, output.weight.T, output.bias)]
+    stored = embedding.weight.detach().half()  # as it is stored, so that calibration sees what is served
+    tensors = [p.detach().numpy() for p in (stored, hidden.weight.T, hidden.bias, output.weight.T, output.bias)]
     return Student(ngrams, *tensors)
