@@ -53,7 +53,7 @@ def test_a_second_run_builds_nothing_and_takes_seconds(project):
 
 def test_changed_settings_rebuild_what_depends_on_them_and_no_more(project):
     folder, _ = project
-    names = built(mangaassist(folder, "run", "--json", MANGAASSIST_MESSAGES__TRAINING__AUGMENTED_WEIGHT="0.5"))
+    names = built(mangaassist(folder, "run", "--json", MANGAASSIST_MESSAGES__TRAINING__AUGMENTED_WEIGHT="0.25"))
     assert "training_messages" in names
     assert "labeled_messages" not in names and "augmented_messages" not in names
     built(mangaassist(folder, "run", "--json"))
