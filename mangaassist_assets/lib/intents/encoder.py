@@ -71,11 +71,11 @@ class FineTuning:
         seed: of shuffling and dropout.
     """
 
-    epochs: int = 3
+    epochs: int = 4
     learning_rate: float = 3e-4
     head_learning_rate: float = 2e-3
     batch_rows: int = 32
-    frozen_layers: int = 2
+    frozen_layers: int = 1
     max_tokens: int = 64
     presence_weight: float = 0.5
     label_smoothing: float = 0.05
