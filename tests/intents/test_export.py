@@ -30,7 +30,7 @@ def tuned(saved_model):
     for family in FAMILIES:
         pretrained = from_pretrained(str(saved_model(family)))
         torch.manual_seed(2)
-        head = torch.randn(6, 32), torch.randn(6)
+        head = torch.randn(6, 64), torch.randn(6)
         made[family] = FineTuned(
             build(pretrained.shape, pretrained.weights).eval(), pretrained.shape, *head, pretrained.tokenizer, MAX_TOKENS
         )

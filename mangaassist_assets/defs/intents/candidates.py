@@ -56,7 +56,8 @@ def intent_candidates(context: dg.AssetExecutionContext, house: HouseResource) -
         digest = digest_of(row["reason"])
     else:
         bundle = store.write_bundle("intent_candidate", trained.files, trained.facts)
-        digest = digest_of([bundle.digest, store.write_table(TABLE, predictions(load(bundle, threads=0), rows), partition=name, part="predictions")])
+        answers = predictions(load(bundle, threads=0), rows)
+        digest = digest_of([bundle.digest, store.write_table(TABLE, answers, partition=name, part="predictions")])
         row |= {"status": "measured", "bundle_digest": bundle.digest, "training_s": trained.training_s}
         row |= {"size_bytes": bundle.size_bytes, "labels": trained.facts["labels"]}
     table = pa.Table.from_pylist([row], SCHEMA)

@@ -1,8 +1,8 @@
 """The candidates of model selection: how each is trained, stored and loaded.
 
 `rules` and `linear` need no pretrained weights, nor does `student`, which as a candidate is taught by the labels alone (inside the
-cascade the chosen classifier teaches it); the others are BERT-family encoders by name, fine-tuned with an n-gram expert beside them. A candidate whose weights cannot
-be had raises Unavailable, and its asset records it as skipped with that reason.
+cascade the chosen classifier teaches it). The others are BERT-family encoders by name, fine-tuned with an n-gram expert beside
+them. A candidate whose weights cannot be had raises Unavailable, and its asset records it as skipped with that reason.
 """
 
 import json
@@ -59,7 +59,7 @@ class CandidateSettings:
     out_of_scope_false_alarms: float = 0.005
     int8_accuracy_loss: float = 0.002
     rule_precision: float = 0.97
-    rule_lower_bound: float = 0.7
+    rule_lower_bound: float = 0.4
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ FUSED = "com.microsoft"
 
 
 def to_onnx(model: FineTuned) -> bytes:
-    """The float32 graph of encoder, mean pooling and both heads."""
+    """The float32 graph of encoder, ordered pooling and both heads."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -99,7 +99,18 @@ def to_onnx(model: FineTuned) -> bytes:
     node("MatMul", ["mask_row", x], "summed")  # (B, 1, H)
     node("Squeeze", ["summed", "axis1"], "summed_2d")
     node("Cast", ["lengths_column"], "token_count", to=TensorProto.FLOAT)
-    node("Div", ["summed_2d", "token_count"], "pooled")
+    node("Div", ["summed_2d", "token_count"], "mean")
+    node("Cast", ["places"], "places_float", to=TensorProto.FLOAT)
+    node("Sub", ["token_count", "places_float"], "tokens_to_end")
+    node("Relu", ["tokens_to_end"], "early_weight")
+    node("Unsqueeze", ["early_weight", "axis1"], "early_row")
+    node("MatMul", ["early_row", x], "early_summed")
+    node("Squeeze", ["early_summed", "axis1"], "early_summed_2d")
+    node("ReduceSum", ["early_weight", "axis1"], "early_total", keepdims=1)
+    node("Div", ["early_summed_2d", "early_total"], "beginning")
+    node("Sub", ["beginning", "mean"], "difference")
+    node("Add", ["difference", "difference"], "twice")
+    node("Concat", ["mean", "twice"], "pooled", axis=1)
     node(
         "Gemm",
         ["pooled", constant("head.weight", model.head_weight.cpu().numpy()), constant("head.bias", model.head_bias.cpu().numpy())],
