@@ -31,7 +31,9 @@ def distilbert_size(classes: int) -> OnnxEncoder:
     torch.manual_seed(0)
     pretrained = from_pretrained(EMBEDDED_ENCODER)
     shape = Shape(6, 768, 12, 3072, pretrained.shape.vocabulary, 512, 0, 1e-12, 0)
-    model = FineTuned(build(shape).eval(), shape, torch.randn(2 * classes, 2 * 768) * 0.02, torch.zeros(2 * classes), pretrained.tokenizer, 128)
+    model = FineTuned(
+        build(shape).eval(), shape, torch.randn(2 * classes, 2 * 768) * 0.02, torch.zeros(2 * classes), pretrained.tokenizer, 128
+    )
     return OnnxEncoder(to_int8(to_onnx(model)), pretrained.tokenizer, max_tokens=128, pad_id=0, intra_op=0)
 
 
