@@ -57,7 +57,7 @@ class CandidateSettings:
     distillation: Distillation = field(default_factory=Distillation)
     out_of_scope_label: str | None = None
     out_of_scope_false_alarms: float = 0.005
-    int8_accuracy_loss: float = 0.002
+    int8_accuracy_loss: float = 0.005
     rule_precision: float = 0.97
     rule_lower_bound: float = 0.4
 
