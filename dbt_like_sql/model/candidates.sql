@@ -5,7 +5,7 @@
 -- asset.column = reason | text | Why it was chosen, rejected or skipped; empty only where the selection is older than the benchmark.
 -- asset.column = accuracy | ratio | Share of held-out messages with the right intent.
 -- asset.column = usd_per_million | usd per million | Price of an hour over the messages answered in it.
--- asset.column = usd_per_marginal_accuracy_point | usd per point | Cost per million messages added per point of accuracy gained over the next cheaper candidate on the Pareto front.
+-- asset.column = usd_per_marginal_accuracy_point | usd per point | US dollars a month, at the volume of intents.selection, for each point of accuracy gained over the best cheaper eligible candidate.
 -- asset.column = dominated_by | text | Candidate that is at least as accurate, fast and cheap; empty on the Pareto front.
 -- asset.unique = candidate
 -- asset.not_null = candidate, chosen

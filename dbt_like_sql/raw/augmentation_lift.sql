@@ -6,7 +6,7 @@
 -- asset.column = change | ratio change | Accuracy after less accuracy before.
 -- asset.column = ci_low | ratio change | Lower end of the paired 95% interval of the change.
 -- asset.column = ci_high | ratio change | Upper end of the paired 95% interval of the change.
--- asset.column = p_value | ratio | McNemar's exact test that both err equally often, corrected for the number of slices (Holm).
+-- asset.column = p_value | ratio | McNemar's exact test that both err equally often, corrected for the number of slices (Holm); that of all stands alone.
 -- asset.unique = slice
 -- asset.not_null = slice, n
 SELECT

@@ -93,7 +93,7 @@ def offline_gates(context: dg.AssetExecutionContext, house: HouseResource) -> dg
 
 @dg.asset_check(asset="offline_gates")
 def every_gate_passes(house: HouseResource) -> dg.AssetCheckResult:
-    """The release may become champion without a person's decision."""
+    """Every gate passes, so that the release can become champion without a person deciding."""
     found = house.open().read_table("release/offline_gates", part="verdict").to_pylist()[0]
     return dg.AssetCheckResult(
         passed=found["verdict"] == Verdict.PASS, severity=dg.AssetCheckSeverity.WARN, description=f"{found['verdict']}: {found['reason']}"

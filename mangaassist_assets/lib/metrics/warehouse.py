@@ -4,7 +4,6 @@ DuckDB has one writer, and even read-only connections wait for it. So nothing ev
 makes a fresh one beside it and renames it into place. Whoever has the old file open goes on reading the old rows.
 """
 
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import sqlglot
 
-from mangaassist_assets.lib.artifacts import House, digest_of, digest_of_table, sync_folder
+from mangaassist_assets.lib.artifacts import House, beside_of, digest_of, digest_of_table, sync_folder
 from mangaassist_assets.lib.errors import BadInput, DamagedArtifact, MissingEvidence
 from mangaassist_assets.lib.metrics.sql_files import SqlFile, SqlTest, identifier, lake_source, literal
 
@@ -156,7 +155,7 @@ def build(files: Iterable[SqlFile], house: House, path: Path) -> Published:
             raise DamagedArtifact(f"{lake_name(file)}: made by another {file.where}. Materialise {file.name} again.")
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep_logs(path)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    beside = beside_of(path)
     try:
         connection = duckdb.connect(str(beside))
         try:
