@@ -71,7 +71,7 @@ def load(port, kind, bodies, seconds, **options):
     command = [sys.executable, str(ROOT / "benchmarks/load.py"), str(port), kind, str(bodies), "--seconds", str(seconds)]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def routes(port, texts):
