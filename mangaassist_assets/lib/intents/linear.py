@@ -25,7 +25,7 @@ class LinearModel:
 
     def logits(self, texts: Sequence[str]) -> Floats:
         """(n, K) logits of the primary intent."""
-        return np.asarray(self.ngrams.matrix(texts) @ self.weight + self.bias, np.float32)
+        return self.ngrams.times(texts, self.weight) + self.bias
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What a bundle stores; weights in float16, which moves logits by less than 0.01."""
@@ -54,7 +54,7 @@ def train_linear(
     from sklearn.linear_model import LogisticRegression
 
     ngrams = Ngrams.fit(texts)
-    model = LogisticRegression(C=inverse_penalty, max_iter=60, tol=1e-3)
+    model = LogisticRegression(C=inverse_penalty, max_iter=60, tol=1e-5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 60 steps bound the time; stopping early only regularises a little more
         model.fit(ngrams.matrix(texts), primary, sample_weight=weights)
