@@ -198,3 +198,14 @@ def test_a_vocabulary_survives_its_tensors(ngrams):
     assert ngrams.tensors()["ngram_hashes"].dtype == np.int64
     np.testing.assert_array_equal(again.hashes, ngrams.hashes)
     assert (again.matrix(VOCABULARY) != ngrams.matrix(VOCABULARY)).nnz == 0
+
+
+@pytest.mark.parametrize("text", ["where is my order", "おすすめの漫画は?", "unheard", "", "a" * 500])
+def test_one_text_times_a_table_is_its_row_of_the_matrix_times_the_table(text):
+    known = ["where is my order", "where is the order", "おすすめの漫画は?", "おすすめは?"]
+    ngrams = Ngrams.fit(known)
+    table = np.random.default_rng(1).normal(size=(len(ngrams), 8)).astype(np.float32)
+    alone = ngrams.times([text], table)
+    assert alone.dtype == np.float32
+    np.testing.assert_allclose(alone, ngrams.matrix([text]) @ table, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(alone[0], ngrams.times([text, known[0]], table)[0], rtol=1e-5, atol=1e-6)

@@ -71,9 +71,10 @@ class Cascade:
         if rest:
             scores = self.student.scores([texts[i] for i in rest])
             sure = sure_rows(scores, self.thresholds["student_confidence"], self.thresholds["student_second"])
-            answers = self._predictions(Scores(scores.primary[sure], scores.presence[sure]), self.student, "student")
-            for row, answer in zip(np.asarray(rest)[sure], answers, strict=True):
-                found[row] = answer
+            if sure.any():
+                answers = self._predictions(Scores(scores.primary[sure], scores.presence[sure]), self.student, "student")
+                for row, answer in zip(np.asarray(rest)[sure], answers, strict=True):
+                    found[row] = answer
         return found
 
     def classify_slow(self, texts: Sequence[str]) -> list[Prediction]:

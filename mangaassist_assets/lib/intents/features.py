@@ -9,6 +9,7 @@ word pair of every message in a few array operations. A hash found in the vocabu
 unknown n-grams are dropped, not confused with known ones.
 """
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -67,23 +68,21 @@ def ngram_hashes(texts: Sequence[str]) -> tuple[Hashes, NDArray[np.int64]]:
     text_of = np.cumsum(line_end) - line_end  # index of the text each code point belongs to
     last = np.flatnonzero(line_end)[text_of]  # where that text ends
 
-    hashes, owners = [], []
-    start = np.arange(n)
-    for length in CHARACTER_LENGTHS:
-        inside = start[: n - length + 1][start[: n - length + 1] + length <= last[: n - length + 1]]
-        hashes.append(_mix((prefix[inside + length] - prefix[inside]) * inverses[inside] + np.uint64(length)))
-        owners.append(text_of[inside])
+    # a message is short: what it costs is the number of array operations, not their size
+    lengths = np.repeat(np.array(CHARACTER_LENGTHS), n)
+    starts = np.tile(np.arange(n), len(CHARACTER_LENGTHS))
+    inside = np.flatnonzero(starts + lengths <= np.tile(last, len(CHARACTER_LENGTHS)))
+    starts, lengths = starts[inside], lengths[inside]
+    characters = (prefix[starts + lengths] - prefix[starts]) * inverses[starts] + lengths.astype(np.uint64)
     space = (codes == 32) | line_end
     begins = np.flatnonzero(space[:-1] & ~space[1:]) + 1
     ends = np.flatnonzero(~space[:-1] & space[1:]) + 1
-    words = (prefix[ends] - prefix[begins]) * inverses[begins]
-    hashes.append(_mix(words ^ _WORD))
-    owners.append(text_of[begins])
-    together = text_of[begins[:-1]] == text_of[begins[1:]]
-    pairs = (prefix[ends[1:]] - prefix[begins[:-1]]) * inverses[begins[:-1]]
-    hashes.append(_mix(pairs[together] ^ _PAIR))
-    owners.append(text_of[begins[:-1]][together])
-    return np.concatenate(hashes), np.concatenate(owners)
+    words = ((prefix[ends] - prefix[begins]) * inverses[begins]) ^ _WORD
+    first = begins[:-1]
+    together = text_of[first] == text_of[begins[1:]]
+    pairs = ((prefix[ends[1:]] - prefix[first]) * inverses[first])[together] ^ _PAIR
+    owners = text_of[np.concatenate([starts, begins, first[together]])]
+    return _mix(np.concatenate([characters, words, pairs])), owners
 
 
 def _mix(value: Hashes) -> Hashes:
@@ -144,6 +143,15 @@ class Ngrams:
         norm = np.sqrt(np.bincount(owner, values.astype(np.float64) ** 2, len(texts)))
         values = (values / np.maximum(norm, 1e-9)[owner]).astype(np.float32)
         return csr_matrix((values, columns, starts), shape=(len(texts), len(self)))
+
+    def times(self, texts: Sequence[str], table: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`matrix(texts) @ table`, (n, D); for a single text, as a service has it, without a sparse matrix, in half the time."""
+        if len(texts) != 1:
+            return np.asarray(self.matrix(texts) @ table, np.float32)
+        columns, _ = self.lookup(texts)
+        values = self.idf[columns]
+        norm = max(math.sqrt(float(values @ values)), 1e-9)
+        return np.asarray((values / np.float32(norm)) @ table[columns], np.float32)[None]
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What a bundle stores: hashes as int64 bits (safetensors of every reader knows it) and idf."""

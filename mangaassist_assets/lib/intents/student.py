@@ -47,7 +47,7 @@ class Student:
 
     def logits(self, texts: Sequence[str]) -> tuple[Floats, Floats]:
         """Primary and presence logits, each (n, K)."""
-        mean = self.ngrams.matrix(texts) @ self.embedding
+        mean = self.ngrams.times(texts, self.embedding)
         out = np.maximum(mean @ self.hidden + self.hidden_bias, 0) @ self.output + self.output_bias
         k = out.shape[1] // 2
         return out[:, :k], out[:, k:]
