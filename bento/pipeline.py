@@ -23,6 +23,7 @@ from bento.metrics import Metrics
 from bento.schemas import ModelReply, Refusal
 from mangaassist_assets.lib.artifacts import Bundle
 from mangaassist_assets.lib.errors import DamagedArtifact, MangaAssistError, Unavailable
+from mangaassist_assets.lib.intents.export import CPU, cores
 from mangaassist_assets.lib.intents.prediction import Prediction
 from mangaassist_assets.lib.messages.normalising import normalise
 from mangaassist_assets.lib.messages.redaction import redact
@@ -31,6 +32,7 @@ from mangaassist_assets.lib.serving import ServiceSettings, Wanted
 logger = logging.getLogger("bentoml.mangaassist")  # below bentoml's, whose level and handler the server sets up
 
 RETRY_REFUSED_S = 30.0
+ON_A_DEVICE = 2  # batches at once where a device computes: one is prepared while the other runs
 QUANTUM = 16  # texts that one request puts into a batch before the next request has its turn
 INLINE_TEXTS, INLINE_CHARS = 64, 4_000  # what rules and student read before other requests have their turn
 LONGEST_TOKENS = 128  # longer texts cost the classifier no more than this
@@ -250,7 +252,7 @@ class Pipeline:
     ) -> None:
         self.settings, self.metrics = settings, metrics
         self._wanted, self._load = wanted, load
-        self._runners = settings.runners or max(1, len(os.sched_getaffinity(0)) - 1)
+        self._runners = settings.runners or (cores() if settings.provider == CPU else ON_A_DEVICE)
         self._served: Served | None = None
         self._why_not = "The service is starting: the bundle is being verified and warmed. Ask again in some seconds."
         self._refused: tuple[str, float] | None = None  # digest, when

@@ -26,7 +26,7 @@ class ServiceSettings:
 
     Attributes:
         provider: ONNX Runtime execution provider; a service that cannot have it is not ready, it never falls back.
-        runners: batches that run at the same time, one thread each; 0 takes one per core and leaves one core to the web.
+        runners: batches that run at the same time, one thread each; 0 takes one a core, and two where a GPU computes.
         allow_unreleased: with no champion released, serve the newest classifier and say so; otherwise answer 503.
         poll_s: seconds between looks at the release log.
         max_request_bytes: longest request body, in bytes.
@@ -59,9 +59,7 @@ class ServiceSettings:
             if name not in ("provider", "runners", "allow_unreleased") and value <= 0:
                 raise BadInput(f"{value} is not above zero", where=f"service.{name}", remedy="Give a positive number.")
         if self.runners < 0:
-            raise BadInput(
-                f"{self.runners} is below zero", where="service.runners", remedy="Give 0 for one per core, or a positive number."
-            )
+            raise BadInput(f"{self.runners} is below zero", where="service.runners", remedy="Give 0 for one a core, or a positive number.")
 
 
 @dataclass(frozen=True)
