@@ -1,9 +1,6 @@
 """How good, how fast and how dear each candidate is."""
 
-from collections.abc import Sequence
-
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,7 +8,7 @@ from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.defs.intents import candidates
 from mangaassist_assets.lib.economics.prices import read_prices
 from mangaassist_assets.lib.intents.benchmark import MODEL_BENCHMARK, hardware, latency_histogram, measure, measured_row, skipped_row
-from mangaassist_assets.lib.intents.candidates import load
+from mangaassist_assets.lib.intents.candidates import answered, load
 from mangaassist_assets.lib.intents.evaluation import HELD_OUT, evaluate
 from mangaassist_assets.lib.intents.plots import latency_plot
 from mangaassist_assets.reporting import materialised
@@ -85,12 +82,3 @@ def choosing_splits(messages: pa.Table) -> pa.Array:
     Where a project has no test messages, all that are held out.
     """
     return pa.array(["test"] if "test" in messages["split"].to_pylist() else HELD_OUT)
-
-
-def answered(predictions: pa.Table, labels: Sequence[str]) -> pa.Table:
-    """Predictions of a candidate with the label and the confidence that it answers."""
-    probabilities = np.array(predictions["probabilities"].to_pylist(), np.float64).reshape(len(predictions), -1)
-    best = probabilities.argmax(1)
-    unknown = pa.nulls(len(predictions), pa.string())
-    table = predictions.append_column("predicted", pa.array([labels[i] for i in best], pa.string()))
-    return table.append_column("confidence", pa.array(probabilities.max(1))).append_column("predicted_secondary", unknown)

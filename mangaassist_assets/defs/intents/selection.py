@@ -5,8 +5,8 @@ import pyarrow.compute as pc
 
 from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.defs.intents import candidates
-from mangaassist_assets.defs.intents.benchmark import answered, choosing_splits
-from mangaassist_assets.lib.intents.candidates import load, predictions, train
+from mangaassist_assets.defs.intents.benchmark import choosing_splits
+from mangaassist_assets.lib.intents.candidates import answered, load, predictions, train
 from mangaassist_assets.lib.intents.lift import augmentation_lift as lift
 from mangaassist_assets.lib.intents.plots import lift_plot, pareto_plot
 from mangaassist_assets.lib.intents.selection import select

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mangaassist_assets.lib.artifacts import Bundle, digest_of_table
-from mangaassist_assets.lib.errors import BadInput, Unavailable
+from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.intents import encoder as encoders
 from mangaassist_assets.lib.intents.calibration import Presence, fit_out_of_scope_shift, fit_presence, fit_scales, fused
 from mangaassist_assets.lib.intents.classifier import LearntClassifier, TwoHeaded, load_classifier, tensors_to_bytes
@@ -269,17 +269,9 @@ def predictions(classifier: Classifier, rows: pa.Table) -> pa.Table:
     return table.append_column("probabilities", pa.array(list(scores.primary), pa.list_(pa.float32())))
 
 
-__all__ = [
-    "CANDIDATES",
-    "CandidateSettings",
-    "LabelledTexts",
-    "TrainedCandidate",
-    "Unavailable",
-    "calibrate",
-    "label_set",
-    "labelled",
-    "load",
-    "load_rules",
-    "predictions",
-    "train",
-]
+def answered(given: pa.Table, labels: Sequence[str]) -> pa.Table:
+    """A table of `predictions` with the label and the confidence that the candidate answers; candidates claim no second intent."""
+    probabilities = np.array(given["probabilities"].to_pylist(), np.float64).reshape(len(given), -1)
+    table = given.append_column("predicted", pa.array([labels[i] for i in probabilities.argmax(1)], pa.string()))
+    table = table.append_column("confidence", pa.array(probabilities.max(1)))
+    return table.append_column("predicted_secondary", pa.nulls(len(given), pa.string()))

@@ -141,14 +141,12 @@ def to_int8(graph: bytes) -> bytes:
     AVX2 and AVX-512 without VNNI add two 16-bit products and saturate with 8-bit weights (onnxruntime issues 6004 and
     14642); 7 bits cost little and give the same answers on every CPU.
     """
-    import logging
     import tempfile
     from pathlib import Path
 
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(max(logging.getLogger().level, logging.WARNING))
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(graph)
