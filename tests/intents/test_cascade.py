@@ -193,6 +193,9 @@ class Given:
         return self._scores
 
 
+NONE = np.full(300, -1)
+
+
 def made_up(seed, n, k, skill):
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, k, n)
@@ -212,7 +215,7 @@ def test_the_chosen_threshold_keeps_weighted_accuracy_and_macro_f1_within_the_lo
     from sklearn.metrics import accuracy_score, f1_score
 
     (student, teacher), validation = made_up(seed, n, 4, skill)
-    found = choose_thresholds(Rules([], [], LABELS), Given(student), Scores(teacher, teacher), validation, loss)
+    found = choose_thresholds(Rules([], [], LABELS), Given(student), Scores(teacher, teacher), np.full(n, -1), validation, loss)
     sure = student.max(1) >= found["student_confidence"]
     together = np.where(sure, student.argmax(1), teacher.argmax(1))
 
@@ -230,15 +233,43 @@ def test_the_chosen_threshold_keeps_weighted_accuracy_and_macro_f1_within_the_lo
 
 def test_a_student_that_is_always_wrong_is_silent():
     (student, teacher), validation = made_up(0, 300, 4, -9)
-    found = choose_thresholds(Rules([], [], LABELS), Given(student), Scores(teacher, teacher), validation, 0.003)
+    found = choose_thresholds(Rules([], [], LABELS), Given(student), Scores(teacher, teacher), NONE, validation, 0.003)
     assert found["student_confidence"] > 0.9
     assert found["share_student"] < 0.05
 
 
 def test_a_student_as_good_as_the_classifier_answers_nearly_all():
     (_, teacher), validation = made_up(0, 300, 4, 0)
-    found = choose_thresholds(Rules([], [], LABELS), Given(teacher), Scores(teacher, teacher), validation, 0.0)
+    found = choose_thresholds(Rules([], [], LABELS), Given(teacher), Scores(teacher, teacher), NONE, validation, 0.0)
     assert found["share_student"] > 0.95
+
+
+def test_the_student_may_not_hide_second_intents_that_the_classifier_finds():
+    (_, teacher), validation = made_up(0, 300, 4, 0)
+    second = (validation.primary + 1) % 4
+    hidden = np.arange(300) < 60  # the student is right about the first intent and sees a second in a third of these only
+    presence = np.where(np.arange(300)[:, None] % 3 == 0, 0.3, 0.01) * hidden[:, None] * np.ones((1, 4))
+    both = LabelledTexts(validation.texts, validation.primary, np.where(hidden, second, -1), validation.weights)
+    found_second = np.where(hidden, second, -1)
+    student = Given(teacher, presence.astype(np.float32))
+    strict = choose_thresholds(Rules([], [], LABELS), student, Scores(teacher, teacher), found_second, both, 0.003)
+    lenient = choose_thresholds(Rules([], [], LABELS), student, Scores(teacher, teacher), found_second, both, 1.0)
+    assert strict["share_student"] < lenient["share_student"]
+
+
+def test_thresholds_stop_at_the_first_that_costs_too_much():
+    """Ten sure and right, then ten wrong, then many right: the student goes no further than the wrong ones."""
+    n = 100
+    confidence = np.linspace(0.99, 0.4, n)
+    student = np.stack([confidence, 1 - confidence], 1).astype(np.float32)
+    student[60:] = student[60:, ::-1]
+    truth = np.zeros(n, np.int64)
+    truth[60:] = 1
+    truth[10:20] = 1
+    teacher = np.eye(2, dtype=np.float32)[truth]
+    validation = LabelledTexts(["text"] * n, truth, np.full(n, -1), np.ones(n, np.float32))
+    found = choose_thresholds(Rules([], [], LABELS), Given(student), Scores(teacher, teacher), np.full(n, -1), validation, 0.0)
+    assert found["share_student"] == pytest.approx(0.1, abs=0.01)
 
 
 def test_a_sign_of_a_second_intent_leaves_the_message_to_the_classifier():

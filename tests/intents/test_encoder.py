@@ -155,12 +155,25 @@ def test_fine_tuning_leaves_what_it_was_given_unchanged(tuned):
     assert all(torch.equal(tensor, tuned.before[name]) for name, tensor in tuned.pretrained.weights.items())
 
 
-def test_progress_counts_every_step_and_losses_fall(saved_model):
+def test_progress_counts_every_step_with_a_loss(saved_model):
     seen = []
     fine_tune(from_pretrained(str(saved_model("bert"))), *toy(), SHORT, progress=lambda *step: seen.append(step))
     assert [step for step, _, _ in seen] == list(range(1, len(seen) + 1))
     assert {steps for _, steps, _ in seen} == {len(seen)} == {6 * 5}
-    assert seen[-1][2] < seen[0][2]
+    assert all(0 < loss < 3 for _, _, loss in seen)
+
+
+def test_the_closed_form_start_answers_already_and_both_losses_begin_small(saved_model):
+    losses = []
+    still = FineTuning(**{**SHORT.__dict__, "epochs": 1, "learning_rate": 1e-9, "head_learning_rate": 1e-9})
+    texts, primary, presence, weights = toy()
+    model = fine_tune(
+        from_pretrained(str(saved_model("bert"))), texts, primary, presence, weights, still, progress=lambda *step: losses.append(step[2])
+    )
+    first, _ = model.logits(texts)
+    assert (first.argmax(1) == primary).mean() > 0.9
+    chance = np.log(presence.shape[1]) + 0.5 * np.log(2) * np.sqrt(presence.shape[1])
+    assert max(losses) < chance
 
 
 def test_answers_do_not_depend_on_order_or_batch(tuned):

@@ -12,13 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mangaassist_assets.lib.artifacts import Bundle
-from mangaassist_assets.lib.intents.candidates import CandidateSettings, LabelledTexts, TrainedCandidate, calibrate, load, load_rules
+from mangaassist_assets.lib.intents.candidates import CandidateSettings, LabelledTexts, TrainedCandidate, calibrate, load_rules
 from mangaassist_assets.lib.intents.classifier import LearntClassifier, load_classifier, tensors_to_bytes
 from mangaassist_assets.lib.intents.prediction import Prediction, Route, Scores
 from mangaassist_assets.lib.intents.rules import Rules
 from mangaassist_assets.lib.intents.student import distil
 
 KIND = "intent_classifier"
+SECOND_LIMITS = (
+    0.5,
+    0.4,
+    0.3,
+    0.25,
+    0.2,
+    0.15,
+    0.1,
+    0.07,
+    0.05,
+    0.03,
+    0.02,
+)  # of the student's probability that a second intent is present
 
 
 class Cascade:
@@ -112,11 +125,11 @@ def assemble(
 ) -> TrainedCandidate:
     """Builds the cascade around the chosen candidate: files and facts of a bundle of kind `intent_classifier`.
 
-    The student is distilled from the candidate's answers to the training messages and to `unlabelled` ones. The threshold is
-    the lowest at which, on validation, the cascade's weighted accuracy and macro F1 stay within `accuracy_loss` of the candidate's.
+    The student is distilled from the candidate's answers to the training messages and to `unlabelled` ones. Its thresholds are
+    the lowest at which, on validation, the cascade stays within `accuracy_loss` of the candidate; see `choose_thresholds`.
     """
     started = time.perf_counter()
-    teacher = load(candidate, threads=0)
+    teacher = load_classifier(candidate, threads=0)
     labels = teacher.labels
     texts = [*train_rows.texts, *unlabelled]
     taught = teacher.scores(texts)
@@ -129,7 +142,9 @@ def assemble(
     student = distil(texts, primary, presence, weights, settings.distillation)
     fast = calibrate(labels, validation, settings, main=student, linear=None)
     rules = load_rules(rules_candidate)
-    thresholds = choose_thresholds(rules, fast, teacher.scores(validation.texts), validation, accuracy_loss)
+    answers = teacher.scores(validation.texts)
+    teacher_second = teacher.presence.second(answers.presence, answers.primary.argmax(1))
+    thresholds = choose_thresholds(rules, fast, answers, teacher_second, validation, accuracy_loss)
     files = {f"classifier/{name}": candidate.file(name).read_bytes() for name in _file_names(candidate)}
     files |= {f"rules/{name}": rules_candidate.file(name).read_bytes() for name in _file_names(rules_candidate)}
     files |= {
@@ -143,40 +158,60 @@ def assemble(
 
 
 def choose_thresholds(
-    rules: Rules, student: LearntClassifier, teacher: Scores, validation: LabelledTexts, accuracy_loss: float
+    rules: Rules,
+    student: LearntClassifier,
+    teacher: Scores,
+    teacher_second: NDArray[np.int64],
+    validation: LabelledTexts,
+    accuracy_loss: float,
 ) -> dict[str, float]:
-    """The student's lowest admissible confidence, and what share of validation each part then answers.
+    """How sure the student must be of a first intent, and of there being no second; and what share of validation each part then answers.
 
-    Compares on the messages that rules leave open. Without any admissible threshold the student is silent (threshold above 1).
+    Of all pairs of thresholds the one at which the student answers most, while on the messages that rules leave open the cascade's
+    weighted accuracy, its macro F1 and its weighted share of messages with both intents right stay within `accuracy_loss` of the
+    classifier's. Without such a pair the student is silent (threshold above 1).
+
+    Args:
+        rules: which of the messages they answer is left aside.
+        student: the fast classifier.
+        teacher: the classifier's probabilities of the validation messages.
+        teacher_second: (n,) the classifier's second intents, -1 for none.
+        validation: messages with true labels.
+        accuracy_loss: allowed loss, 0..1.
     """
     open_rows = np.array([rules.match(text) is None for text in validation.texts])
     scores = student.scores(validation.texts)
-    truth, weights = validation.primary, validation.weights
-    slow, fast = teacher.primary.argmax(1), scores.primary.argmax(1)
+    fast, slow = scores.primary.argmax(1), teacher.primary.argmax(1)
+    fast_second = student.presence.second(scores.presence, fast)
+    rows = np.flatnonzero(open_rows)
+    truth, second, weights = validation.primary[rows], validation.second[rows], validation.weights[rows]
     classes = teacher.primary.shape[1]
-    second = 0.5 * min(min(student.presence.thresholds), 1.0)
 
-    def quality(predicted: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Weighted accuracy and macro F1 over open rows."""
-        rows = np.flatnonzero(open_rows)
+    def quality(sure: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Weighted accuracy, macro F1, and share with both intents right, over open rows."""
+        first = np.where(sure, fast, slow)[rows]
+        other = np.where(sure, fast_second, teacher_second)[rows]
         confusion = np.zeros((classes, classes))
-        np.add.at(confusion, (truth[rows], predicted[rows]), weights[rows])
+        np.add.at(confusion, (truth, first), weights)
         hit, total = np.diag(confusion), confusion.sum(0) + confusion.sum(1)
-        seen = total > 0
-        return np.array([hit.sum() / max(confusion.sum(), 1e-9), (2 * hit[seen] / total[seen]).mean() if seen.any() else 0.0])
+        seen, mass = total > 0, max(float(weights.sum()), 1e-9)
+        both = float(weights[(first == truth) & (other == second)].sum())
+        return np.array([hit.sum() / mass, (2 * hit[seen] / total[seen]).mean() if seen.any() else 0.0, both / mass])
 
-    alone = quality(slow)
-    chosen = 1.01
-    for confidence in np.round(np.arange(0.995, 0.3, -0.005), 3):
-        sure = sure_rows(scores, float(confidence), second)
-        if (quality(np.where(sure, fast, slow)) < alone - accuracy_loss).any():
-            break
-        chosen = float(confidence)
-    sure = sure_rows(scores, chosen, second) & open_rows
-    n = max(1, len(truth))
+    least = quality(np.zeros(len(open_rows), np.bool_)) - accuracy_loss
+    chosen, answered, chosen_second = 1.01, 0, 0.0
+    for limit in SECOND_LIMITS:
+        for confidence in np.round(np.arange(0.995, 0.3, -0.005), 3):
+            sure = sure_rows(scores, float(confidence), limit) & open_rows
+            if (quality(sure) < least).any():
+                break  # a lower one may be admissible again, by chance alone
+            if sure.sum() > answered:
+                chosen, answered, chosen_second = float(confidence), int(sure.sum()), limit
+    sure = sure_rows(scores, chosen, chosen_second) & open_rows
+    n = max(1, len(open_rows))
     return {
         "student_confidence": chosen,
-        "student_second": second,
+        "student_second": chosen_second,
         "share_rules": float((~open_rows).sum() / n),
         "share_student": float(sure.sum() / n),
         "share_classifier": float((open_rows & ~sure).sum() / n),

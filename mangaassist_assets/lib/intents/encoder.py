@@ -411,7 +411,7 @@ def fine_tune(
     lengths = np.array([len(i) for i in ids])
     cached, pooled = _frozen_pass(encoder, ids, lengths, frozen, pretrained.shape.pad_id, device)
     classes = presence.shape[1]
-    weight, bias = _closed_form_head(pooled, primary, presence, weights)
+    weight, bias = _closed_form_head(pooled, primary, presence, weights, settings.dropout)
     head = torch.nn.Linear(2 * pretrained.shape.hidden, 2 * classes).to(device)
     with torch.no_grad():
         head.weight.copy_(weight)
@@ -499,12 +499,13 @@ def _gather(
 
 
 def _closed_form_head(
-    pooled: "torch.Tensor", primary: NDArray[np.int64], presence: NDArray[np.float32], weights: NDArray[np.float32]
+    pooled: "torch.Tensor", primary: NDArray[np.int64], presence: NDArray[np.float32], weights: NDArray[np.float32], dropout: float
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """Linear discriminant start for both heads: weights (2K, 2H), biases (2K,).
 
-    The primary head is the LDA solution with a shrunk shared covariance (Friedman 1989); the presence head is the same
-    directions, as a message that is served an intent also contains it.
+    The primary head is the LDA solution with a shrunk shared covariance (Friedman 1989), which also holds the noise that dropout will
+    add to each feature, p / (1 - p) E[x^2] (Wager et al. 2013). The presence head has the same directions, as a message that is served
+    an intent also contains it. A softmax does not see what all classes share, but the presence head's sigmoids do: it is taken out.
     """
     import torch
 
@@ -516,11 +517,11 @@ def _closed_form_head(
     means = (onehot.T @ x) / mass[:, None]
     centred = (x - means[torch.from_numpy(primary)]) * w.sqrt()[:, None]
     covariance = centred.T @ centred / w.sum()
+    covariance += dropout / (1 - dropout) * torch.diag((x * x).mean(0))
     covariance += 0.1 * covariance.diagonal().mean() * torch.eye(x.shape[1], dtype=torch.float64)
     weight = torch.linalg.solve(covariance, means.T).T
     bias = -0.5 * (weight * means).sum(1) + (mass / mass.sum()).log()
-    scale = 0.5  # LDA is overconfident in hundreds of dimensions: less to undo in the first steps; the value is a guess
-    weight, bias = (scale * weight).float(), (scale * (bias - bias.mean())).float()
+    weight, bias = (weight - weight.mean(0)).float(), (bias - bias.mean()).float()
     return torch.cat([weight, weight]), torch.cat([bias, bias - 2.0])
 
 
