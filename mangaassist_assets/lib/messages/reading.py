@@ -5,26 +5,18 @@ truncated, in another encoding, without the column) is BadInput. What is wrong w
 where and why; the row goes no further and the rest is read.
 """
 
-import csv
 import difflib
-import fnmatch
-import gzip
-import io
 import json
 import re
 import tomllib
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import pyarrow as pa
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
-
 from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.errors import BadInput
+from mangaassist_assets.lib.files import FileSet, cell, contents, rows
 from mangaassist_assets.lib.messages.normalising import is_well_formed
 
 Split = Literal["train", "validation", "test", "golden"]
@@ -83,6 +75,16 @@ class Source:
     keep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     encoding: str = "utf-8"
     folder: Path = Path()
+
+    @property
+    def files(self) -> FileSet:
+        return FileSet(self.paths, self.folder, self.encoding, self.name, TABLE)
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """Setting and name of every column that the files must have."""
+        keys = ("text", "intent", "secondary_intent", "slices", "split")
+        return [(key, getattr(self, key)) for key in keys if getattr(self, key) is not None] + [("keep", c) for c in self.keep]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ def _checked(key: str, value: Any, where: str) -> Any:
         expected = f'a table of "value" = one of {", ".join(SPLITS)} or ""'
     elif key == "keep":
         if isinstance(value, dict):
-            return {column: tuple(map(_cell, values if isinstance(values, list) else [values])) for column, values in value.items()}
+            return {column: tuple(map(cell, values if isinstance(values, list) else [values])) for column, values in value.items()}
         expected = 'a table of column = ["value", ...]'
     elif key == "synthetic":
         if isinstance(value, bool):
@@ -204,7 +206,7 @@ def digest_of_sources(sources: Sequence[Source]) -> str:
     parts: list[Any] = []
     for source in sources:
         settings = {f.name: getattr(source, f.name) for f in fields(Source) if f.name != "folder"}
-        parts.append([settings, _read_label_map(source), [[name, digest_of(content)] for name, content in _files(source)]])
+        parts.append([settings, _read_label_map(source), [[name, digest_of(content)] for name, content in contents(source.files)]])
     return digest_of(parts)
 
 
@@ -220,16 +222,16 @@ def read_messages(source: Source, *, max_chars: int = MAX_CHARS) -> tuple[list[M
     labels = _read_label_map(source)
     messages: list[Message] = []
     rejections: list[Rejection] = []
-    for name, content in _files(source):
-        rows = 0
-        for row, cells in _rows(source, name, content):
-            rows += 1
+    for name, content in contents(source.files):
+        count = 0
+        for row, cells in rows(source.files, name, content, source.columns):
+            count += 1
             if isinstance(cells, str):
                 rejections.append(Rejection(source.name, name, row, "malformed_row", cells, ""))
-            elif all(_cell(cells.get(column)) in values for column, values in source.keep.items()):
+            elif all(cell(cells.get(column)) in values for column, values in source.keep.items()):
                 outcome = _message(source, labels, name, row, cells, max_chars)
                 messages.append(outcome) if isinstance(outcome, Message) else rejections.append(outcome)
-        if rows == 0:
+        if count == 0:
             raise BadInput("it holds no rows", where=name, remedy="Put the messages in it, or take it out of paths.")
     if not messages:
         raise _nothing_left(source, rejections)
@@ -256,8 +258,8 @@ def _message(
     if not is_well_formed(text):
         return reject("lone_surrogate", "half of a UTF-16 pair without its other half")
 
-    label = _cell(cells.get(source.intent))
-    secondary = _cell(cells.get(source.secondary_intent)) if source.secondary_intent else ""
+    label = cell(cells.get(source.intent))
+    secondary = cell(cells.get(source.secondary_intent)) if source.secondary_intent else ""
     slices = _slices(cells.get(source.slices)) if source.slices else ()
     if not label:
         return reject("empty_label", f"column {source.intent!r} is empty")
@@ -277,7 +279,7 @@ def _message(
         if second is None:
             return reject("unknown_label", f"secondary label {secondary!r} is not in {source.label_map or 'labels'}")
 
-    word = _cell(cells.get(source.split)) if source.split else ""
+    word = cell(cells.get(source.split)) if source.split else ""
     split = ""
     if word:
         found = source.split_map.get(word) if source.split_map is not None else SPLIT_WORDS.get(word.lower())
@@ -309,18 +311,7 @@ def _intent_of(source: Source, labels: Mapping[str, str] | None, label: str) -> 
 
 def _slices(value: Any) -> tuple[str, ...]:
     parts = re.split(r"[;,|]", value) if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()
-    return tuple(word for part in parts if (word := _cell(part)))
-
-
-def _cell(value: Any) -> str:
-    """A cell of any format as trimmed text: "" for nothing and NaN, whole numbers without a fraction, booleans in lower case."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+    return tuple(word for part in parts if (word := cell(part)))
 
 
 def _read_label_map(source: Source) -> dict[str, str] | None:
@@ -362,199 +353,3 @@ def _nothing_left(source: Source, rejections: Sequence[Rejection]) -> BadInput:
         where=where,
         remedy="Correct text, intent or label_map of the source, or the file.",
     )
-
-
-# ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _files(source: Source) -> Iterator[tuple[str, bytes]]:
-    """Name as stored in `source_file`, and content, of every file of a source, by pattern and then by name, each once."""
-    seen: set[str] = set()
-    for pattern in source.paths:
-        for name, content in _remote_files(pattern) if "://" in pattern else _local_files(source.folder, pattern):
-            if name not in seen:
-                seen.add(name)
-                if not content:
-                    raise BadInput("it is empty", where=name, remedy="Put the messages in it, or take it out of paths.")
-                yield name, _unpacked(name, content)
-
-
-def _local_files(folder: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
-    start, rest = (
-        (Path(Path(pattern).anchor), str(Path(pattern).relative_to(Path(pattern).anchor)))
-        if Path(pattern).is_absolute()
-        else (folder, pattern)
-    )
-    full = start / rest
-    if any(sign in rest for sign in "*?["):
-        found = sorted(path for path in start.glob(rest) if path.is_file())
-    else:
-        found = [full] if full.is_file() else []
-    if not found:
-        parent = next((p for p in full.parents if p.is_dir()), Path())
-        there = sorted(p.name + "/" * p.is_dir() for p in parent.iterdir())
-        listing = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") if there else "nothing"
-        raise BadInput(f"no file matches; {parent} holds {listing}", where=str(full), remedy=f"Correct paths in [{TABLE}].")
-    for path in found:
-        name = (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
-        try:
-            yield name, path.read_bytes()
-        except OSError as error:
-            raise BadInput(f"cannot be read ({error.strerror})", where=str(path), remedy="Check the file and its permissions.") from error
-
-
-def _remote_files(pattern: str) -> Iterator[tuple[str, bytes]]:
-    scheme, _, rest = pattern.partition("://")
-    literal = re.split(r"[*?\[]", rest, maxsplit=1)[0]
-    try:
-        files, path = pafs.FileSystem.from_uri(f"{scheme}://{literal if literal == rest else literal.rpartition('/')[0]}")
-        if literal == rest:
-            found = [path] if files.get_file_info(path).type == pafs.FileType.File else []
-        else:
-            listed = files.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-            matches = re.compile(fnmatch.translate(rest)).match
-            found = sorted(info.path for info in listed if info.type == pafs.FileType.File and matches(info.path))
-        if not found:
-            raise BadInput("no object matches", where=pattern, remedy=f"Correct paths in [{TABLE}]; `aws s3 ls` shows what is there.")
-        for name in found:
-            with files.open_input_stream(name) as stream:
-                yield f"{scheme}://{name}", stream.read()
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BadInput(
-            f"cannot be read ({reason})", where=pattern, remedy="Check the address, AWS_ENDPOINT_URL, AWS_REGION and the credentials."
-        ) from error
-
-
-def _unpacked(name: str, content: bytes) -> bytes:
-    if not name.endswith(".gz"):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-        raise BadInput(f"not a whole gzip file ({error})", where=name, remedy="Copy or compress it again.") from error
-
-
-# ── formats ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-Cells = Mapping[str, Any]
-
-
-def _rows(source: Source, name: str, content: bytes) -> Iterator[tuple[int, Cells | str]]:
-    """Number and cells of each row; a string in place of cells says what is wrong with the row."""
-    kind = name.removesuffix(".gz").rpartition(".")[2].lower()
-    if kind in ("csv", "tsv"):
-        return _csv_rows(source, name, _decoded(source, name, content))
-    if kind in ("jsonl", "ndjson"):
-        return _json_rows(source, name, _decoded(source, name, content))
-    if kind == "parquet":
-        return _parquet_rows(source, name, content)
-    raise BadInput(
-        f"files of kind {kind!r} are not read", where=name, remedy="Give CSV (.csv, .tsv), JSON lines (.jsonl) or Parquet (.parquet)."
-    )
-
-
-def _decoded(source: Source, name: str, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig" if source.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else source.encoding)
-    except LookupError as error:
-        raise BadInput(
-            f"encoding {source.encoding!r} is unknown",
-            where=f"source {source.name!r}",
-            remedy='Name one, such as "utf-8", "cp1252" or "cp932".',
-        ) from error
-    except UnicodeError as error:
-        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise BadInput(
-                "not UTF-8 but UTF-16", where=f"{name} line 1", remedy='Save it as UTF-8, or set encoding = "utf-16" for the source.'
-            ) from error
-        at = error.start if isinstance(error, UnicodeDecodeError) else 0
-        raise BadInput(
-            f"byte {at + 1:,} (0x{content[at]:02x}) is not {source.encoding}",
-            where=f"{name} line {content.count(10, 0, at) + 1:,}",
-            remedy='Save it as UTF-8, or set encoding for the source ("cp1252" for Western Excel, "cp932" for Japanese Excel).',
-        ) from error
-
-
-def _csv_rows(source: Source, name: str, text: str) -> Iterator[tuple[int, Cells | str]]:
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a long message is a row to reject, not a file that fails
-    header_line = text[: text.find("\n")] if "\n" in text else text
-    delimiter = max("\t;,", key=header_line.count) if any(sign in header_line for sign in "\t;,") else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 0
-    try:
-        header = [column.strip() for column in next(reader, [])]
-        _require_columns(source, name, header)
-        line = reader.line_num
-        for cells in reader:
-            start, line = line + 1, reader.line_num
-            if len(cells) == len(header):
-                yield start, dict(zip(header, cells, strict=True))
-            elif cells:
-                yield start, f"{len(cells)} cells under {len(header)} columns; quote cells that hold a {delimiter!r}"
-    except csv.Error as error:
-        raise BadInput(
-            f"not CSV ({error})",
-            where=f"{name} line {line + 1:,}",
-            remedy='Double the quotes inside quoted cells ("") and close each quote.',
-        ) from error
-
-
-def _json_rows(source: Source, name: str, text: str) -> Iterator[tuple[int, Cells | str]]:
-    columns: set[str] = set()
-    objects = 0
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield number, f"not JSON ({error})"
-            continue
-        if not isinstance(cells, dict):
-            yield number, f"a JSON {type(cells).__name__}, not an object"
-            continue
-        objects += 1
-        columns |= cells.keys()
-        yield number, cells
-    if objects:
-        _require_columns(source, name, sorted(columns))
-
-
-def _parquet_rows(source: Source, name: str, content: bytes) -> Iterator[tuple[int, Cells | str]]:
-    try:
-        with pq.ParquetFile(pa.BufferReader(content)) as file:
-            _require_columns(source, name, file.schema_arrow.names)
-            wanted = [column for column in file.schema_arrow.names if column in _columns_of(source)]
-            row = 0
-            for batch in file.iter_batches(columns=wanted):
-                for cells in batch.to_pylist():
-                    row += 1
-                    yield row, cells
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"not a whole Parquet file ({' '.join(str(error).split())[:200]})", where=name, remedy="Copy or write it again."
-        ) from error
-
-
-def _columns_of(source: Source) -> set[str]:
-    named = {source.text, source.intent, source.secondary_intent, source.slices, source.split, *source.keep}
-    return {column for column in named if column is not None}
-
-
-def _require_columns(source: Source, name: str, there: Sequence[str]) -> None:
-    for key in ("text", "intent", "secondary_intent", "slices", "split"):
-        column = getattr(source, key)
-        if column is not None and column not in there:
-            near = difflib.get_close_matches(column, there, 1, 0.5)
-            remedy = f'Set {key} = "{near[0]}"' if near else f"Set {key} to one of them"
-            raise BadInput(
-                f"no column {column!r}; it has {', '.join(map(repr, there)) or 'none'}", where=name, remedy=f"{remedy} in [{TABLE}]."
-            )
-    for column in source.keep:
-        if column not in there:
-            raise BadInput(
-                f"no column {column!r}, which keep asks for; it has {', '.join(map(repr, there))}",
-                where=name,
-                remedy=f"Correct keep in [{TABLE}].",
-            )
