@@ -6,10 +6,13 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG, INPUT_DATA_
 from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.messages.reading import digest_of_sources
 from mangaassist_assets.lib.release.log import BY_PEOPLE, current
+from mangaassist_assets.lib.retrieval.documents import digest_of_catalog
 from mangaassist_assets.settings import Settings
 
+CATALOG_SOURCES = dg.AssetKey("catalog_sources")
 MESSAGE_SOURCES = dg.AssetKey("message_sources")
 RELEASE_LOG = dg.AssetKey("release_log")
+MOST_ATTEMPTS = 3
 
 
 def look(settings: Settings, instance: dg.DagsterInstance) -> None:
@@ -18,7 +21,11 @@ def look(settings: Settings, instance: dg.DagsterInstance) -> None:
     Raises:
         BadInput: a source file is missing.
     """
-    found = {MESSAGE_SOURCES: digest_of_sources(settings.sources.labeled_messages), RELEASE_LOG: digest_of_releases(settings)}
+    found = {
+        MESSAGE_SOURCES: digest_of_sources(settings.sources.labeled_messages),
+        CATALOG_SOURCES: digest_of_catalog(settings.sources.catalog),
+        RELEASE_LOG: digest_of_releases(settings),
+    }
     for key, digest in found.items():
         event = instance.get_latest_materialization_event(key)
         if event is None or (event.tags or {}).get(DATA_VERSION_TAG) != digest:
@@ -39,7 +46,29 @@ def digest_of_releases(settings: Settings) -> str:
     return digest_of([[change.event, change.release, change.to_state] for change in history if change.action in BY_PEOPLE])
 
 
-def read_by(instance: dg.DagsterInstance, asset: str) -> str | None:
-    """The digest of the message sources that the latest materialisation of `asset` was made from; None where there is none."""
+def read_by(instance: dg.DagsterInstance, asset: str, key: dg.AssetKey) -> str | None:
+    """The digest of `key` that the latest materialisation of `asset` was made from; None where there is none."""
     event = instance.get_latest_materialization_event(dg.AssetKey(asset))
-    return (event.tags or {}).get(f"{INPUT_DATA_VERSION_TAG_PREFIX}/{MESSAGE_SOURCES.to_user_string()}") if event else None
+    return (event.tags or {}).get(f"{INPUT_DATA_VERSION_TAG_PREFIX}/{key.to_user_string()}") if event else None
+
+
+def changed(context: dg.SensorEvaluationContext, key: dg.AssetKey, digest: str, asset: str) -> dg.SensorResult | dg.SkipReason:
+    """What a sensor on files answers: asks once for each new content, and again up to MOST_ATTEMPTS where that run failed.
+
+    Args:
+        context: of the sensor; run keys are remembered for ever.
+        key: the external asset that stands for the files.
+        digest: of their content now.
+        asset: the one that reads them.
+    """
+    read = read_by(context.instance, asset, key)
+    if read is None:
+        return dg.SkipReason(f"{asset} was never built. Build it once: `mangaassist run`.")
+    if read == digest:
+        return dg.SkipReason("nothing changed")
+    tags = {f"mangaassist/{key.to_user_string()}": digest[:40]}
+    failed = context.instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=[dg.DagsterRunStatus.FAILURE]))
+    if failed >= MOST_ATTEMPTS:
+        return dg.SkipReason(f"{failed} runs on this content failed; correct the sources.")
+    request = dg.RunRequest(run_key=f"{digest}-{failed}", tags=tags)
+    return dg.SensorResult(run_requests=[request], asset_events=[sighting(key, digest)])

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from mangaassist_assets.lib.columns import MEANINGS
 from mangaassist_assets.lib.metrics.report import markdown
 
 
@@ -35,7 +36,9 @@ def materialised(
     """
     metadata: dict[str, Any] = {
         "dagster/row_count": len(table),
-        "dagster/column_schema": dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in table.schema]),
+        "dagster/column_schema": dg.TableSchema(
+            [dg.TableColumn(field.name, str(field.type), MEANINGS.get(field.name)) for field in table.schema]
+        ),
         "preview": dg.MetadataValue.md(markdown(table if show is None else show, rows)),
     }
     for name, value in (figures or {}).items():

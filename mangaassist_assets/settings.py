@@ -25,6 +25,7 @@ from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.intents.benchmark import Benchmarking
 from mangaassist_assets.lib.intents.candidates import ENCODERS, CandidateSettings
+from mangaassist_assets.lib.intents.encoder import EMBEDDED_ENCODER
 from mangaassist_assets.lib.intents.hub import HubUse
 from mangaassist_assets.lib.intents.selection import SelectionRules
 from mangaassist_assets.lib.messages.augmentation.bedrock import BedrockSettings
@@ -32,10 +33,13 @@ from mangaassist_assets.lib.messages.augmentation.generator import AugmentationS
 from mangaassist_assets.lib.messages.labelling import Limits, out_of_scope_label
 from mangaassist_assets.lib.messages.reading import Source, load_sources, parse_sources
 from mangaassist_assets.lib.release.gates import GateLimits
+from mangaassist_assets.lib.retrieval.chunking import Chunking
+from mangaassist_assets.lib.retrieval.documents import CatalogSource, parse_catalog
 from mangaassist_assets.lib.serving import ServiceSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
 BUNDLED_SOURCES = PROJECT / "data" / "sources.toml"
+BUNDLED_CATALOG = PROJECT / "data" / "catalog.toml"
 FILE_NAME = "mangaassist.toml"
 PREFIX = "MANGAASSIST_"
 
@@ -48,10 +52,11 @@ class Sources:
     """Files that people bring.
 
     Attributes:
-        labeled_messages: from one table of the file, or from an array of tables.
+        labeled_messages, catalog: each from one table of the file, or from an array of tables.
     """
 
     labeled_messages: tuple[Source, ...] = ()
+    catalog: tuple[CatalogSource, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,21 @@ class Intents:
     seed: int = 20
 
 
+@dataclass(frozen=True)
+class Retrieval:
+    """How the store's documents become an index.
+
+    Attributes:
+        chunking: how documents are cut.
+        encoder: name of the embedded encoder, a folder, a hub name, or `titan` for Bedrock.
+        shards: parts that chunks are embedded and re-encoded in, each by itself.
+    """
+
+    chunking: Chunking = Chunking()
+    encoder: str = EMBEDDED_ENCODER
+    shards: int = 2
+
+
 class Settings(BaseSettings):
     """What a process was told; made by `load`."""
 
@@ -127,6 +147,7 @@ class Settings(BaseSettings):
     sources: InstanceOf[Sources] = Sources()
     messages: Messages = Messages()
     intents: Intents = Intents()
+    retrieval: Retrieval = Retrieval()
     selection: SelectionRules = SelectionRules()
     gates: GateLimits = GateLimits()
     service: ServiceSettings = ServiceSettings()
@@ -217,14 +238,21 @@ def load(path: Path | None) -> Settings:
     """
     base = path.parent if path else Path.cwd()
     values = _read(path) if path else {}
-    entries = values.pop("sources", {}).get("labeled_messages")
+    named = values.pop("sources", {})
+    messages, catalog = named.get("labeled_messages"), named.get("catalog")
     own: tuple[Source, ...] = ()
-    if entries is not None:
-        own = parse_sources(entries, folder=base, where=str(path))
+    if messages is not None:
+        own = parse_sources(messages, folder=base, where=str(path))
     elif BUNDLED_SOURCES.exists():  # a built Bento has the settings, but neither needs nor carries the sample
         own = load_sources(BUNDLED_SOURCES)
+    documents: tuple[CatalogSource, ...] = ()
+    if catalog is not None:
+        documents = parse_catalog(catalog, folder=base, where=str(path))
+    elif BUNDLED_CATALOG.exists():
+        sample = tomllib.loads(BUNDLED_CATALOG.read_text("utf-8"))["sources"]["catalog"]
+        documents = parse_catalog(sample, folder=BUNDLED_CATALOG.parent, where=str(BUNDLED_CATALOG))
     try:
-        settings = Settings(**values, sources=Sources(own))
+        settings = Settings(**values, sources=Sources(own, documents))
     except ValidationError as error:
         raise _explained(error, path) from error
     return _completed(settings, base)
@@ -288,7 +316,7 @@ def _check_keys(values: Mapping[str, Any], into: Any, where: str, origin: Path |
                 where=str(origin),
                 remedy=f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}.",
             )
-        inner = _dataclass_in(known[key]) if name != "sources.labeled_messages" else None  # its reader checks it
+        inner = _dataclass_in(known[key]) if not name.startswith("sources.") else None  # their readers check them
         if inner is not None:
             for table in value if isinstance(value, list) else [value]:
                 if isinstance(table, Mapping):

@@ -1,6 +1,7 @@
 """A project small enough for tests: 120 messages of three intents, and only the candidates that train in a second."""
 
 import csv
+import json
 import random
 from pathlib import Path
 
@@ -27,6 +28,22 @@ def write_messages(path: Path, rows: int = 120, seed: int = 1) -> None:
             writer.writerow([f"{draw.choice(OPENINGS[intent])} {' '.join(draw.sample(WORDS, 6))}", intent])
 
 
+def write_catalog(path: Path) -> None:
+    """Eight books and two policies."""
+    draw = random.Random(2)
+    books = [
+        {
+            "id": f"b{i}",
+            "name": f"{word.capitalize()} {draw.choice(WORDS)}",
+            "about": " ".join(draw.sample(WORDS, 12)),
+            "in_stock": i % 2 == 0,
+        }
+        for i, word in enumerate(("naruto", "bleach", "berserk", "hero", "cat", "rain", "night", "train"))
+    ]
+    rules = [{"id": f"p{i}", "name": name, "about": f"{name} takes {i + 3} days."} for i, name in enumerate(("Shipping", "Returns"))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in books + rules), encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def write_project():
     """Writes a small project into a folder."""
@@ -34,14 +51,20 @@ def write_project():
 
 
 def _write_project(folder: Path, *, candidates: tuple[str, ...] = ("rules", "linear"), extra: str = "") -> Path:
-    """A folder with `mangaassist.toml` and `tickets.csv`; its home will be `folder/.mangaassist`."""
+    """A folder with `mangaassist.toml`, `tickets.csv` and `catalog.jsonl`; its home will be `folder/.mangaassist`."""
     write_messages(folder / "tickets.csv")
+    write_catalog(folder / "catalog.jsonl")
     (folder / "mangaassist.toml").write_text(
         f"""{extra}
 [sources.labeled_messages]
 paths = ["tickets.csv"]
 text = "body"
 intent = "category"
+
+[sources.catalog]
+paths = ["catalog.jsonl"]
+title = "name"
+text = "about"
 
 [intents]
 candidates = {list(candidates)}

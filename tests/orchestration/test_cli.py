@@ -99,7 +99,7 @@ def test_bad_input_is_one_line_that_names_the_remedy(tmp_path, write_project, co
     complaint = [line for line in answer.stderr.splitlines() if message in line]
     assert len(complaint) == 1, answer.stderr
     assert "Traceback" not in answer.stderr
-    assert not list((tmp_path / ".mangaassist").glob("lake/*/*/*.parquet"))
+    assert not list((tmp_path / ".mangaassist").glob("lake/messages/*/*.parquet"))
 
 
 def test_a_wrong_setting_is_one_line_and_exit_code_2(tmp_path):
@@ -133,3 +133,13 @@ def test_a_killed_run_is_healed_by_the_next(tmp_path, write_project):
     for folder in (home / "bundles").glob("sha256-*"):
         open_bundle(folder)
     assert not [path for path in home.rglob(".*.tmp") if "dagster" not in path.parts]
+
+
+def test_every_column_of_every_table_in_the_lake_has_a_meaning(project):
+    from mangaassist_assets.lib.columns import MEANINGS
+
+    lake = project[0] / ".mangaassist" / "lake"
+    tables = [path for path in lake.rglob("*.parquet") if path.relative_to(lake).parts[0] not in ("raw", "model", "main", "metrics")]
+    unknown = {name for path in tables if path.stem == "data" for name in pq.read_schema(path).names} - set(MEANINGS)
+    assert tables
+    assert not unknown

@@ -39,7 +39,7 @@ def say(*words):
 
 
 def test_a_held_release_becomes_champion_by_a_person_and_the_log_says_who_and_why(home):
-    held, = judged(home, Verdict.INCONCLUSIVE)
+    (held,) = judged(home, Verdict.INCONCLUSIVE)
     answer = say("approve", held[:8], "--why", "the interval is short by one message", "--by", "ada")
     assert json.loads(answer.stdout)["champion"] == held
     last = ReleaseLog(home / "releases").state().releases[held]
@@ -53,7 +53,7 @@ def test_a_rollback_returns_to_the_champion_before(home):
 
 
 def test_a_damaged_bundle_is_never_made_champion(home):
-    held, = judged(home, Verdict.INCONCLUSIVE)
+    (held,) = judged(home, Verdict.INCONCLUSIVE)
     (home / "bundles" / f"sha256-{held}" / "labels.json").write_bytes(b"[9]")
     with pytest.raises(DamagedArtifact, match="SHA-256 differs"):
         say("approve", held, "--why", "hope")
@@ -68,7 +68,7 @@ def test_a_release_that_is_not_there_or_not_told_apart_is_refused(home):
 
 
 def test_a_decision_needs_a_reason(home):
-    held, = judged(home, Verdict.INCONCLUSIVE)
+    (held,) = judged(home, Verdict.INCONCLUSIVE)
     assert say("approve", held).exit_code == 2
 
 

@@ -49,7 +49,7 @@ def test_nothing_starts_before_a_person_built_once(world):
 
 def test_new_content_is_asked_for_and_unchanged_content_is_not(world):
     folder, instance, labelled = world
-    from mangaassist_assets.outside import look
+    from mangaassist_assets.outside import MOST_ATTEMPTS, look
 
     look(settings.current(), instance)
     build(labelled, instance, folder)
@@ -66,16 +66,16 @@ def test_new_content_is_asked_for_and_unchanged_content_is_not(world):
 
 def test_a_failed_run_is_tried_under_a_new_key_and_not_for_ever(world):
     folder, instance, labelled = world
-    from mangaassist_assets.outside import look
+    from mangaassist_assets.outside import MOST_ATTEMPTS, look
 
     look(settings.current(), instance)
     build(labelled, instance, folder)
     (folder / "tickets.csv").write_text("body,category\nhello,chitchat\n")
     keys = []
-    for _ in range(labelled.MOST_ATTEMPTS):
+    for _ in range(MOST_ATTEMPTS):
         answer = ask(labelled, instance)
         keys += requests(answer)
         seen(answer, instance)
         build(labelled, instance, folder, tags=answer.run_requests[0].tags, succeeds=False)
-    assert len(set(keys)) == labelled.MOST_ATTEMPTS
+    assert len(set(keys)) == MOST_ATTEMPTS
     assert "correct the sources" in ask(labelled, instance).skip_message

@@ -7,7 +7,7 @@ import dagster as dg
 from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.lib.messages.labelling import check_trainable, label_messages
 from mangaassist_assets.lib.messages.reading import digest_of_sources
-from mangaassist_assets.outside import MESSAGE_SOURCES, read_by, sighting
+from mangaassist_assets.outside import MESSAGE_SOURCES, changed
 from mangaassist_assets.reporting import materialised
 from mangaassist_assets.resources import HouseResource
 from mangaassist_assets.settings import current, version
@@ -15,7 +15,6 @@ from mangaassist_assets.settings import current, version
 OWNERS = ["team:data-science"]
 SETTINGS = current()
 CODE_VERSION = version("1", SETTINGS.messages.limits)
-MOST_ATTEMPTS = 3
 
 message_sources = dg.AssetSpec(
     MESSAGE_SOURCES,
@@ -78,16 +77,5 @@ def labelled(house: HouseResource) -> Iterator[dg.MaterializeResult]:
     description="Reads the message sources anew when a file, a label map or a source's settings changed.",
 )
 def message_sources_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Asks once for each new content, and again up to MOST_ATTEMPTS where that run failed: run keys are remembered for ever."""
-    digest = digest_of_sources(SETTINGS.sources.labeled_messages)
-    read = read_by(context.instance, "labeled_messages")
-    if read is None:
-        return dg.SkipReason("labeled_messages was never built. Build it once: `mangaassist run`.")
-    if read == digest:
-        return dg.SkipReason("nothing changed")
-    tags = {"mangaassist/sources": digest[:40]}
-    failed = context.instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=[dg.DagsterRunStatus.FAILURE]))
-    if failed >= MOST_ATTEMPTS:
-        return dg.SkipReason(f"{failed} runs on this content failed; correct the sources.")
-    request = dg.RunRequest(run_key=f"{digest}-{failed}", tags=tags)
-    return dg.SensorResult(run_requests=[request], asset_events=[sighting(MESSAGE_SOURCES, digest)])
+    """See `outside.changed`."""
+    return changed(context, MESSAGE_SOURCES, digest_of_sources(SETTINGS.sources.labeled_messages), "labeled_messages")

@@ -4,6 +4,7 @@ Both read the published database through `warehouse.query`, so they show what an
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from mangaassist_assets.lib.verdicts import Verdict, combine
 NOT_MEASURED = "–"
 MOST_INTENTS = 25  # a longer table is no longer read; the database has all rows
 MOST_EVENTS = 15
+DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 class DecisionTable(NamedTuple):
@@ -303,4 +305,5 @@ def _axis(*values: float | None) -> tuple[float, float]:
 
 def _markdown_cell(value: Any) -> str:
     text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = DIGEST.sub(lambda found: found[0][:12] + "…", text)  # whole ones would push the other columns off the page
     return text.replace("|", "\\|").replace("\n", " ")
