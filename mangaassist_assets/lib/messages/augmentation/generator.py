@@ -109,7 +109,7 @@ class AugmentationSettings:
         max_chars: longest text, in characters.
     """
 
-    count: int = 2000
+    count: int = 1200
     seed: int = 7
     near_duplicate: float = 0.8
     required_review_share: float = 0.0
