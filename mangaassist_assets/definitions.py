@@ -19,10 +19,11 @@ def definitions() -> dg.Definitions:
     from mangaassist_assets.defs.messages.labelled import message_sources_changed
     from mangaassist_assets.defs.release.log import release_log_changed
     from mangaassist_assets.defs.retrieval.catalog import catalog_sources_changed
+    from mangaassist_assets.defs.retrieval.pairs import query_sources_changed
 
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(defs, include_specs=True),
         asset_checks=dg.load_asset_checks_from_package_module(defs),
         resources={"house": HouseResource(home=str(settings.home), store=settings.store)},
-        sensors=[automation_sensor, message_sources_changed, catalog_sources_changed, release_log_changed],
+        sensors=[automation_sensor, message_sources_changed, catalog_sources_changed, query_sources_changed, release_log_changed],
     )

@@ -7,9 +7,11 @@ from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.messages.reading import digest_of_sources
 from mangaassist_assets.lib.release.log import BY_PEOPLE, current
 from mangaassist_assets.lib.retrieval.documents import digest_of_catalog
+from mangaassist_assets.lib.retrieval.pairs import digest_of_queries
 from mangaassist_assets.settings import Settings
 
 CATALOG_SOURCES = dg.AssetKey("catalog_sources")
+QUERY_SOURCES = dg.AssetKey("query_sources")
 MESSAGE_SOURCES = dg.AssetKey("message_sources")
 RELEASE_LOG = dg.AssetKey("release_log")
 MOST_ATTEMPTS = 3
@@ -24,6 +26,7 @@ def look(settings: Settings, instance: dg.DagsterInstance) -> None:
     found = {
         MESSAGE_SOURCES: digest_of_sources(settings.sources.labeled_messages),
         CATALOG_SOURCES: digest_of_catalog(settings.sources.catalog),
+        QUERY_SOURCES: digest_of_queries(settings.sources.retrieval_pairs),
         RELEASE_LOG: digest_of_releases(settings),
     }
     for key, digest in found.items():

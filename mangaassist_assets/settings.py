@@ -12,10 +12,10 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import InstanceOf, ValidationError
 from pydantic.fields import FieldInfo
@@ -33,15 +33,24 @@ from mangaassist_assets.lib.messages.augmentation.generator import AugmentationS
 from mangaassist_assets.lib.messages.labelling import Limits, out_of_scope_label
 from mangaassist_assets.lib.messages.reading import Source, load_sources, parse_sources
 from mangaassist_assets.lib.release.gates import GateLimits
+from mangaassist_assets.lib.retrieval.adapter_fitting import AdapterTraining
+from mangaassist_assets.lib.retrieval.catalogue_queries import CatalogueQueries
 from mangaassist_assets.lib.retrieval.chunking import Chunking
 from mangaassist_assets.lib.retrieval.documents import CatalogSource, parse_catalog
+from mangaassist_assets.lib.retrieval.encoders import EncoderSettings
+from mangaassist_assets.lib.retrieval.evaluation import RetrievalLimits
+from mangaassist_assets.lib.retrieval.mining import Mining
+from mangaassist_assets.lib.retrieval.pairs import QuerySource, parse_queries
+from mangaassist_assets.lib.retrieval.rebuild import IndexSettings
 from mangaassist_assets.lib.serving import ServiceSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
 BUNDLED_SOURCES = PROJECT / "data" / "sources.toml"
 BUNDLED_CATALOG = PROJECT / "data" / "catalog.toml"
+BUNDLED_QUERIES = PROJECT / "data" / "retrieval.toml"
 FILE_NAME = "mangaassist.toml"
 PREFIX = "MANGAASSIST_"
+T = TypeVar("T")
 
 Candidate = Literal["rules", "linear", "student", "minilm", "distilbert", "tinybert", "bert_base", "roberta_base"]
 CANDIDATES: tuple[Candidate, ...] = typing.get_args(Candidate)
@@ -52,11 +61,12 @@ class Sources:
     """Files that people bring.
 
     Attributes:
-        labeled_messages, catalog: each from one table of the file, or from an array of tables.
+        labeled_messages, catalog, retrieval_pairs: each from one table of the file, or from an array of tables.
     """
 
     labeled_messages: tuple[Source, ...] = ()
     catalog: tuple[CatalogSource, ...] = ()
+    retrieval_pairs: tuple[QuerySource, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,12 +139,26 @@ class Retrieval:
     Attributes:
         chunking: how documents are cut.
         encoder: name of the embedded encoder, a folder, a hub name, or `titan` for Bedrock.
-        shards: parts that chunks are embedded and re-encoded in, each by itself.
+        encoding: how it is loaded and run.
+        shards: parts that chunks are embedded in, each by itself.
+        catalogue_queries: what the catalogue itself gives to learn from.
+        mining: how wrong answers are found.
+        adapter: how adapters are trained and chosen.
+        index: how the index is built and searched.
+        limits: what a new adapter must keep to.
+        seed: of splits and of intervals.
     """
 
     chunking: Chunking = Chunking()
     encoder: str = EMBEDDED_ENCODER
+    encoding: EncoderSettings = EncoderSettings()
     shards: int = 2
+    catalogue_queries: CatalogueQueries = CatalogueQueries()
+    mining: Mining = Mining()
+    adapter: AdapterTraining = AdapterTraining()
+    index: IndexSettings = IndexSettings()
+    limits: RetrievalLimits = RetrievalLimits()
+    seed: int = 20
 
 
 class Settings(BaseSettings):
@@ -245,17 +269,26 @@ def load(path: Path | None) -> Settings:
         own = parse_sources(messages, folder=base, where=str(path))
     elif BUNDLED_SOURCES.exists():  # a built Bento has the settings, but neither needs nor carries the sample
         own = load_sources(BUNDLED_SOURCES)
-    documents: tuple[CatalogSource, ...] = ()
-    if catalog is not None:
-        documents = parse_catalog(catalog, folder=base, where=str(path))
-    elif BUNDLED_CATALOG.exists():
-        sample = tomllib.loads(BUNDLED_CATALOG.read_text("utf-8"))["sources"]["catalog"]
-        documents = parse_catalog(sample, folder=BUNDLED_CATALOG.parent, where=str(BUNDLED_CATALOG))
+    documents = _sources_of(named, "catalog", parse_catalog, BUNDLED_CATALOG, base, path)
+    # judged queries name documents: those of the sample belong to the sample's catalogue alone
+    bundled_queries = BUNDLED_QUERIES if catalog is None else None
+    queries = _sources_of(named, "retrieval_pairs", parse_queries, bundled_queries, base, path)
     try:
-        settings = Settings(**values, sources=Sources(own, documents))
+        settings = Settings(**values, sources=Sources(own, documents, queries))
     except ValidationError as error:
         raise _explained(error, path) from error
     return _completed(settings, base)
+
+
+def _sources_of(
+    named: Mapping[str, Any], table: str, parse: Callable[..., tuple[T, ...]], bundled: Path | None, base: Path, path: Path | None
+) -> tuple[T, ...]:
+    """The sources of one table: those of the file, else the bundled ones where they are here."""
+    if table in named:
+        return parse(named[table], folder=base, where=str(path))
+    if bundled is None or not bundled.exists():
+        return ()
+    return parse(tomllib.loads(bundled.read_text("utf-8"))["sources"][table], folder=bundled.parent, where=str(bundled))
 
 
 def _completed(settings: Settings, base: Path) -> Settings:

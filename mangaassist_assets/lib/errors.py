@@ -10,6 +10,9 @@
 Every message is one line that a person can act on; the command line prints it without a traceback.
 """
 
+import functools
+from typing import Any
+
 
 class MangaAssistError(Exception):
     """Base of every error that a person is meant to read."""
@@ -27,6 +30,10 @@ class BadInput(MangaAssistError):
     def __init__(self, problem: str, *, where: str, remedy: str) -> None:
         self.problem, self.where, self.remedy = problem, where, remedy
         super().__init__(f"{where}: {problem}. {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets it come back from a worker process: an exception is otherwise built again from its message alone."""
+        return functools.partial(type(self), where=self.where, remedy=self.remedy), (self.problem,)
 
 
 class MissingEvidence(MangaAssistError):

@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,14 +119,15 @@ def _unpacked(name: str, content: bytes) -> bytes:
         raise BadInput(f"not a whole gzip file ({error})", where=name, remedy="Copy or compress it again.") from error
 
 
-def rows(files: FileSet, name: str, content: bytes, columns: Columns) -> Iterator[tuple[int, Cells | str]]:
+def rows(files: FileSet, name: str, content: bytes, columns: Columns, optional: Collection[str] = ()) -> Iterator[tuple[int, Cells | str]]:
     """Number and cells of each row of one file; a string in place of cells says what is wrong with the row.
 
     Args:
         files: says the encoding, and where a remedy points.
         name: of the file; its ending tells the format.
         content: its unpacked bytes.
-        columns: (setting, column) of all that must be there; only these are read from Parquet.
+        columns: (setting, column) of all that must be there.
+        optional: columns that are read as well where there are any; of Parquet, all others are left unread.
 
     Raises:
         BadInput: another kind of file, not whole, in another encoding, or without a column.
@@ -137,7 +138,7 @@ def rows(files: FileSet, name: str, content: bytes, columns: Columns) -> Iterato
     if kind in ("jsonl", "ndjson"):
         return _json_rows(files, name, _decoded(files, name, content), columns)
     if kind == "parquet":
-        return _parquet_rows(files, name, content, columns)
+        return _parquet_rows(files, name, content, columns, optional)
     raise BadInput(
         f"files of kind {kind!r} are not read", where=name, remedy="Give CSV (.csv, .tsv), JSON lines (.jsonl) or Parquet (.parquet)."
     )
@@ -210,11 +211,13 @@ def _json_rows(files: FileSet, name: str, text: str, columns: Columns) -> Iterat
         _require_columns(files, name, sorted(there), columns)
 
 
-def _parquet_rows(files: FileSet, name: str, content: bytes, columns: Columns) -> Iterator[tuple[int, Cells | str]]:
+def _parquet_rows(
+    files: FileSet, name: str, content: bytes, columns: Columns, optional: Collection[str]
+) -> Iterator[tuple[int, Cells | str]]:
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as file:
             _require_columns(files, name, file.schema_arrow.names, columns)
-            wanted = [column for column in file.schema_arrow.names if column in {column for _, column in columns}]
+            wanted = [column for column in file.schema_arrow.names if column in {*(column for _, column in columns), *optional}]
             row = 0
             for batch in file.iter_batches(columns=wanted):
                 for cells in batch.to_pylist():

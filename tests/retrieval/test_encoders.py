@@ -12,6 +12,7 @@ import torch
 from mangaassist_assets.lib.artifacts import House
 from mangaassist_assets.lib.errors import DamagedArtifact, Unavailable
 from mangaassist_assets.lib.intents.encoder import EMBEDDED_ENCODER
+from mangaassist_assets.lib.retrieval import encoders
 from mangaassist_assets.lib.retrieval.encoders import EncoderSettings, GraphEncoder, load_encoder, open_encoder, unit_rows, write_encoder
 from mangaassist_assets.lib.retrieval.sentence_model import model_folder, read_sentence_model
 from mangaassist_assets.lib.retrieval.space import SpaceMismatch
@@ -130,10 +131,13 @@ def test_another_family_runs_by_the_library_where_it_is_installed_and_is_refused
         open_encoder(bundle, ONE_THREAD)
 
 
-def test_a_bundle_is_the_same_encoder_again_and_needs_neither_torch_nor_transformers(tmp_path):
+def test_a_bundle_is_the_same_encoder_again_and_needs_neither_torch_nor_transformers(tmp_path, monkeypatch):
     house, folder = House(tmp_path / "home"), tiny_folder(tmp_path / "model")
     bundle = write_encoder(house, str(folder), ONE_THREAD)
-    assert write_encoder(house, str(folder), ONE_THREAD).digest == bundle.digest
+    assert write_encoder(House(tmp_path / "other"), str(folder), ONE_THREAD).digest == bundle.digest
+    with monkeypatch.context() as patched:
+        patched.setattr(encoders, "export_sentence_model", None)  # the second time nothing is exported
+        assert write_encoder(house, str(folder), ONE_THREAD).digest == bundle.digest
     made, opened = load_encoder(str(folder), ONE_THREAD), open_encoder(bundle, ONE_THREAD)
     assert opened.space == made.space
     assert opened.encode(TEXTS, queries=True).tobytes() == made.encode(TEXTS, queries=True).tobytes()

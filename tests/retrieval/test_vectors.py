@@ -126,6 +126,6 @@ def test_a_set_that_is_not_complete_or_not_of_one_space_is_refused(folder, tmp_p
 
 def test_a_chunk_s_shard_is_the_same_everywhere():
     assert [shard_of(f"ms-{n:04d}#0", 16) for n in range(6)] == [shard_of(f"ms-{n:04d}#0", 16) for n in range(6)]
-    assert shard_of("ms-0001#0", 16) == 7
+    assert shard_of("ms-0001#0", 16) == 3
     counts = np.bincount([shard_of(str(n), 4) for n in range(2000)])
     assert counts.min() > 400

@@ -138,6 +138,8 @@ def spans(text: str, settings: Chunking) -> list[tuple[int, int]]:
         if last + 1 == len(sentences):
             break
         first = max(first + 1, last + 1 - settings.overlap_sentences)
+        while first <= last and sentences[last + 1][1] - sentences[first][0] > settings.max_chars:
+            first += 1  # a shared sentence that leaves no room for a new one would be a chunk of nothing new
     return found
 
 

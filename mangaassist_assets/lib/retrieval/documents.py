@@ -61,6 +61,11 @@ class CatalogSource:
         return FileSet(self.paths, self.folder, self.encoding, self.name, TABLE)
 
     @property
+    def filters(self) -> tuple[str, ...]:
+        """Columns of documents without parts that may be left out."""
+        return self.in_stock, self.language, self.format
+
+    @property
     def columns(self) -> list[tuple[str, str]]:
         """Setting and name of every column that the files must have."""
         listed = [("text", c) for c in self.text] + [("aliases", c) for c in self.aliases]
@@ -160,7 +165,7 @@ def read_documents(sources: Sequence[CatalogSource]) -> tuple[list[Document], li
     rejected: list[RejectedDocument] = []
     for source in sources:
         for name, content in contents(source.files):
-            for row, cells in rows(source.files, name, content, source.columns):
+            for row, cells in rows(source.files, name, content, source.columns, source.filters):
                 found = ("malformed_row", cells) if isinstance(cells, str) else _document(source, cells)
                 if isinstance(found, Document) and found.document_id in documents:
                     found = ("duplicate_id", f"id {found.document_id!r} has been read already")

@@ -1,0 +1,77 @@
+"""The index that serves, and everything else an answer needs."""
+
+from dataclasses import asdict
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from mangaassist_assets.automation import when_inputs_change
+from mangaassist_assets.defs.retrieval import catalog, embeddings, pairs
+from mangaassist_assets.defs.retrieval.adapter import adapter_of
+from mangaassist_assets.defs.retrieval.embeddings import encoder_of, vectors_of
+from mangaassist_assets.lib.artifacts import House, digest_of
+from mangaassist_assets.lib.retrieval.fusion import UNTRAINED, learn
+from mangaassist_assets.lib.retrieval.glossary import read_glossary
+from mangaassist_assets.lib.retrieval.index import open_index
+from mangaassist_assets.lib.retrieval.lexical import LexicalIndex
+from mangaassist_assets.lib.retrieval.pointer import Pointer
+from mangaassist_assets.lib.retrieval.retriever import KIND, Retriever, open_retriever, write_retriever
+from mangaassist_assets.lib.retrieval.searching import AdaptedEncoder, ExactSearch
+from mangaassist_assets.lib.retrieval.sources import ShardSource
+from mangaassist_assets.lib.retrieval.splits import of_split
+from mangaassist_assets.lib.retrieval.swapping import swap_index
+from mangaassist_assets.reporting import materialised
+from mangaassist_assets.resources import HouseResource
+from mangaassist_assets.settings import current, version
+
+LEXICA, SETTINGS = current().messages.lexica, current().retrieval
+TABLE = "retrieval/chunk_index"
+
+
+@dg.asset(
+    deps=["catalog_chunks", "chunk_embeddings", "retrieval_pairs", "embedding_adapter"],
+    group_name="retrieval",
+    owners=["team:ml-platform"],
+    kinds={"faiss", "numpy"},
+    code_version=version("1", SETTINGS.index, (LEXICA / "search.toml").read_text("utf-8")),
+    pool="training",
+    automation_condition=when_inputs_change(),
+)
+def chunk_index(house: HouseResource) -> dg.MaterializeResult:
+    """One row per index that began to serve: how it came about, its recall against exact search, and the retriever bundle around it."""
+    store = house.open()
+    chunks, adapter, encoder = store.read_table(catalog.TABLE), adapter_of(store), encoder_of(store)
+    queries = store.read_table(pairs.TABLE, part="queries")
+    vectors = np.stack(queries["vector"].to_numpy(zero_copy_only=False)).astype(np.float32)
+    source = ShardSource(store.home / "vectors", SETTINGS.shards)
+    found = swap_index(source, adapter, vectors, store.home / "indexes", SETTINGS.index)
+
+    lexical, glossary = LexicalIndex.build(chunks), read_glossary(LEXICA)
+    adapted = AdaptedEncoder(encoder, adapter) if adapter.kind != "identity" else encoder
+    exact = ExactSearch(adapted.space, chunks["chunk_id"].to_pylist(), adapter.apply(vectors_of(store, chunks)))
+    judged = of_split(queries, "train", "validation")
+    judged = judged.filter(pa.compute.invert(pa.compute.starts_with(judged["source"], "catalogue:")))
+    draft = Retriever(chunks, lexical, glossary, UNTRAINED, adapted, exact)
+    fusion = learn(draft.judged(judged["query"].to_pylist(), judged["relevant"].to_pylist()))
+    made = store.read_table("retrieval/embedding_adapter", part="bundle").to_pylist()[0]["bundle_digest"]
+    encoder_digest = store.read_partitions(embeddings.TABLE).to_pylist()[0]["bundle_digest"]
+    facts = {"adapter_bundle": made, "encoder_bundle": encoder_digest, "index": found.digest}
+    bundle = write_retriever(store, chunks, lexical, glossary, fusion, space=adapted.space, facts=facts)
+    table = pa.Table.from_pylist([asdict(found) | {"bundle_digest": bundle.digest, "embedding_space": adapted.space.name}])
+    store.write_table(TABLE, table)
+    figures = {
+        "chunks": found.rows,
+        "recall_at_10": found.recall_at_10,
+        "strategy": found.strategy,
+        "queries_learned_from": judged.num_rows,
+    }
+    return materialised(digest_of([found.digest, bundle.digest]), table, figures=figures)
+
+
+def retriever_of(store: House) -> Retriever:
+    """What the service would answer with."""
+    bundle = store.bundle(store.read_table(TABLE).to_pylist()[0]["bundle_digest"], KIND)
+    adapter, encoder = adapter_of(store), encoder_of(store)
+    adapted = AdaptedEncoder(encoder, adapter) if adapter.kind != "identity" else encoder
+    return open_retriever(bundle, adapted, open_index(Pointer(store.home / "indexes").folder(), verify=False))
