@@ -293,6 +293,8 @@ class Pipeline:
                 out_of_scope_label=None,
                 provider=self.settings.provider,
                 thresholds={},
+                index=None,
+                embedding_space=None,
             )
         digest, state = served.wanted.digest, served.wanted.state
         return ModelReply(
@@ -304,6 +306,8 @@ class Pipeline:
             out_of_scope_label=served.cascade.out_of_scope_label,
             provider=served.cascade.provider,
             thresholds=dict(served.cascade.thresholds),
+            index=None,
+            embedding_space=None,
         )
 
     def request_id(self) -> str:

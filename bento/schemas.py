@@ -1,7 +1,8 @@
 """What the service reads and writes: types, limits, refusals, and the OpenAPI document made from them."""
 
 import re
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from typing_extensions import TypedDict
@@ -27,6 +28,24 @@ class ClassifyReply(TypedDict):
     results: list[Result]
 
 
+class Found(TypedDict):
+    """One chunk that answers; `score` is the probability that its document does, 0..1; `document_id` is the source's own id."""
+
+    chunk_id: str
+    document_id: str
+    score: float
+    title: str
+    text: str
+
+
+class RetrieveReply(TypedDict):
+    """Chunks, best first, and what they were found with."""
+
+    results: list[Found]
+    embedding_space: str
+    index: str
+
+
 class ModelReply(TypedDict):
     """What is served: digests name bundles; `refused` is a newer champion that could not be loaded."""
 
@@ -38,6 +57,8 @@ class ModelReply(TypedDict):
     out_of_scope_label: str | None
     provider: str
     thresholds: dict[str, float]
+    index: str | None
+    embedding_space: str | None
 
 
 class Status(TypedDict):
@@ -68,6 +89,14 @@ class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True):
     texts: list[str]
 
 
+class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What to look for: `filters` may hold in_stock (true or false), language, format and kind."""
+
+    query: str
+    k: int = 5
+    filters: dict[str, bool | str] = {}
+
+
 class Refusal(Exception):
     """An answer that is not 200.
 
@@ -84,7 +113,10 @@ class Refusal(Exception):
 
 
 _decode = msgspec.json.Decoder(ClassifyRequest).decode
+_decode_retrieve = msgspec.json.Decoder(RetrieveRequest).decode
 _SHAPE = 'Send {"texts": ["...", ...]}.'
+_RETRIEVE_SHAPE = 'Send {"query": "...", "k": 5, "filters": {"in_stock": true}}.'
+R = TypeVar("R")
 _HALF_A_PAIR = re.compile(rb"\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f]", re.IGNORECASE)
 
 
@@ -97,18 +129,7 @@ def read_texts(body: bytes, limits: ServiceSettings) -> list[str]:
     Raises:
         Refusal: the body is not UTF-8, not JSON, not of this shape, or beyond a limit.
     """
-    try:
-        texts = _decode(body).texts
-    except msgspec.ValidationError as error:
-        raise Refusal(422, "invalid_request", f"{str(error)[:200]}. {_SHAPE}") from None
-    except msgspec.DecodeError as error:
-        if _HALF_A_PAIR.search(body):
-            raise Refusal(
-                400, "lone_surrogate", "A \\ud800-\\udfff escape stands without its other half. Send well-formed Unicode."
-            ) from None
-        raise Refusal(400, "invalid_json", f"The body is not JSON: {error}. {_SHAPE}") from None
-    except UnicodeDecodeError:
-        raise Refusal(400, "invalid_utf8", "The body is not UTF-8. Encode it as UTF-8.") from None
+    texts = _decoded(_decode, body, _SHAPE).texts
     if not texts:
         raise Refusal(422, "no_texts", f"texts is empty. {_SHAPE}")
     if len(texts) > limits.max_texts:
@@ -121,12 +142,36 @@ def read_texts(body: bytes, limits: ServiceSettings) -> list[str]:
     return texts
 
 
+def read_query(body: bytes) -> RetrieveRequest:
+    """The query of a request body; what it may hold is the retriever's to check.
+
+    Raises:
+        Refusal: the body is not UTF-8, not JSON, or not of this shape.
+    """
+    return _decoded(_decode_retrieve, body, _RETRIEVE_SHAPE)
+
+
+def _decoded(decode: Callable[[bytes], R], body: bytes, shape: str) -> R:
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise Refusal(422, "invalid_request", f"{str(error)[:200]}. {shape}") from None
+    except msgspec.DecodeError as error:
+        if _HALF_A_PAIR.search(body):
+            raise Refusal(
+                400, "lone_surrogate", "A \\ud800-\\udfff escape stands without its other half. Send well-formed Unicode."
+            ) from None
+        raise Refusal(400, "invalid_json", f"The body is not JSON: {error}. {shape}") from None
+    except UnicodeDecodeError:
+        raise Refusal(400, "invalid_utf8", "The body is not UTF-8. Encode it as UTF-8.") from None
+
+
 # ── the OpenAPI document ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def openapi(limits: ServiceSettings, version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the service; the schemas come from the types above."""
-    replies = [ClassifyRequest, ClassifyReply, ModelReply, Status, ErrorReply]
+    replies = [ClassifyRequest, ClassifyReply, RetrieveRequest, RetrieveReply, ModelReply, Status, ErrorReply]
     _, schemas = msgspec.json.schema_components(replies, ref_template="#/components/schemas/{name}")
     texts = schemas["ClassifyRequest"]["properties"]["texts"]
     texts |= {"minItems": 1, "maxItems": limits.max_texts, "items": {"type": "string", "minLength": 1, "maxLength": limits.max_text_chars}}
@@ -157,6 +202,18 @@ def openapi(limits: ServiceSettings, version: str) -> dict[str, Any]:
         },
     }
 
+    schemas["RetrieveRequest"]["example"] = {"query": "dark fantasy manga like Berserk", "k": 3, "filters": {"in_stock": True}}
+    retrieve = {
+        "operationId": "retrieve",
+        "summary": "Chunks of the catalogue and the policies that answer a query",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/RetrieveRequest"}}}},
+        "responses": classify["responses"]
+        | {
+            "200": reply("RetrieveReply", "Chunks, best first."),
+            "422": problem("JSON of another shape, an empty query or an unknown filter."),
+        },
+    }
+
     def get(operation: str, summary: str, ok: dict[str, Any], **others: dict[str, Any]) -> dict[str, Any]:
         return {
             "get": {
@@ -174,11 +231,12 @@ def openapi(limits: ServiceSettings, version: str) -> dict[str, Any]:
         "info": {
             "title": "MangaAssist",
             "version": version,
-            "description": "What a shopper's message wants, from the champion of the asset graph.",
+            "description": "What a shopper's message wants, and which of the store's documents answer it.",
         },
         "servers": [{"url": "."}],
         "paths": {
             "/v1/classify": {"post": classify},
+            "/v1/retrieve": {"post": retrieve},
             "/v1/model": get("model", "What is served", reply("ModelReply", "Digests, labels, provider, thresholds.")),
             "/livez": get("livez", "The process answers", reply("Status", "Alive.")),
             "/readyz": get(

@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +20,14 @@ from bentoml.images import Image
 from bento.metrics import Metrics
 from bento.pipeline import Pipeline
 from bento.schemas import ClassifyReply, openapi
+from bento.shelves import Shelves
 from bento.web import Web, results
 from mangaassist_assets import settings
 from mangaassist_assets.lib.artifacts import Bundle, House
 from mangaassist_assets.lib.errors import MangaAssistError
 from mangaassist_assets.lib.intents.cascade import Cascade
+from mangaassist_assets.lib.retrieval.retriever import Retriever
+from mangaassist_assets.lib.retrieval.served import ServedRetriever, load_retriever, served_retriever
 from mangaassist_assets.lib.serving import Lookout, pack_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +35,10 @@ PACKAGED = ROOT / "packaged"  # in a built Bento; a source tree has none
 
 # What a container needs and no more: nothing of the graph, nothing that trains. Of the two ONNX Runtimes it has the one that is here.
 REQUIREMENTS = (
+    "PyStemmer",
     "bentoml",
+    "bm25s",
+    "faiss-cpu",
     "httptools",
     "msgspec",
     "numpy",
@@ -41,6 +48,7 @@ REQUIREMENTS = (
     "pydantic-settings",
     "safetensors",
     "scipy",
+    "threadpoolctl",
     "tokenizers",
     "uvloop",
 )
@@ -102,13 +110,27 @@ class InFront(bentoml.Service[T]):  # type: ignore[misc]
 
         return Pipeline(told.service, wanted=_lookout(told), load=load, metrics=Metrics())
 
+    @cached_property
+    def shelves(self) -> Shelves:
+        """The one of this process."""
+        told = settings.current()
+        house = House(told.home, told.store)
+        encoding = replace(told.retrieval.encoding, provider=told.service.provider, threads=1)
+
+        def load(served: ServedRetriever) -> Retriever:
+            return load_retriever(house, served, encoding)
+
+        return Shelves(
+            wanted=lambda: served_retriever(told.home), load=load, poll_s=told.service.poll_s, max_waiting=told.service.max_requests
+        )
+
     @property
     def version(self) -> str:
         return str(self.bento.tag.version) if self.bento else "dev"
 
     def to_asgi(self, is_main: bool = True) -> Web:
         logging.getLogger("uvicorn.access").propagate = False  # else uvicorn formats a line a request, for nobody
-        return Web(self.pipeline, version=self.version, behind=super().to_asgi(is_main))
+        return Web(self.pipeline, self.shelves, version=self.version, behind=super().to_asgi(is_main))
 
     @property
     def openapi_spec(self) -> dict[str, Any]:
@@ -136,10 +158,12 @@ class MangaAssist:
     @bentoml.on_startup
     async def start(self) -> None:
         await MangaAssist.pipeline.start()
+        await MangaAssist.shelves.start()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         await MangaAssist.pipeline.stop()
+        await MangaAssist.shelves.stop()
 
     @bentoml.api(route="/v1/classify")
     async def classify(self, texts: list[str]) -> ClassifyReply:

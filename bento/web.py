@@ -15,7 +15,8 @@ import msgspec
 
 from bento.metrics import CONTENT_TYPE
 from bento.pipeline import HungUp, Pipeline, place_of
-from bento.schemas import ClassifyReply, ErrorReply, Problem, Refusal, Result, Status, openapi, read_texts
+from bento.schemas import ClassifyReply, ErrorReply, Problem, Refusal, Result, Status, openapi, read_query, read_texts
+from bento.shelves import Shelves
 from mangaassist_assets.lib.intents.prediction import Prediction
 
 Scope = MutableMapping[str, Any]
@@ -51,17 +52,23 @@ class Web:
     """The service's routes.
 
     Args:
-        pipeline: answers.
+        pipeline: classifies.
+        shelves: retrieves.
         version: for the OpenAPI document.
         behind: BentoML's application, for its life span and its static files.
     """
 
-    def __init__(self, pipeline: Pipeline, *, version: str = "0", behind: ASGIApp | None = None) -> None:
+    def __init__(self, pipeline: Pipeline, shelves: Shelves, *, version: str = "0", behind: ASGIApp | None = None) -> None:
+        self._shelves = shelves
         self._pipeline, self._metrics, self._limits, self._behind = pipeline, pipeline.metrics, pipeline.settings, behind
         self._document = encode(openapi(pipeline.settings, version))
         self._half_read = 0
+        self._post: dict[str, Callable[[Headers, Receive], Awaitable[bytes]]] = {
+            "/v1/classify": self._classify,
+            "/v1/retrieve": self._retrieve,
+        }
         self._get: dict[str, Callable[[], tuple[Headers, bytes]]] = {
-            "/v1/model": lambda: ((JSON,), encode(pipeline.model())),
+            "/v1/model": lambda: ((JSON,), encode(pipeline.model() | shelves.model())),
             "/livez": lambda: ((JSON,), encode(Status(status="alive"))),
             "/readyz": self._ready,
             "/metrics": lambda: (((b"content-type", CONTENT_TYPE.encode()),), self._metrics.render()),
@@ -87,10 +94,10 @@ class Web:
         status = 200
         headers: Headers = (JSON,)
         try:
-            if path == "/v1/classify":
+            if (post := self._post.get(path)) is not None:
                 if method != "POST":
                     raise Refusal(405, "method_not_allowed", f"{path} takes POST.")
-                body = await self._classify(scope["headers"], receive)
+                body = await post(scope["headers"], receive)
             elif (answer := self._get.get(path)) is None:
                 raise Refusal(404, "not_found", "There is no such route. /docs.json lists them.")
             elif method not in ("GET", "HEAD"):
@@ -105,7 +112,7 @@ class Web:
             return
         except Exception as error:
             # The message of an error may quote a text: its type and place are what is logged.
-            logger.error("%s failed: %s", path if path in self._get else "/v1/classify", place_of(error))
+            logger.error("%s failed: %s", path, place_of(error))
             status = 503
             headers, body = _refuse(
                 Refusal(503, "internal_error", "The service failed on this request; its log says where. Ask again.", 1), path
@@ -126,6 +133,10 @@ class Web:
         reply = encode(ClassifyReply(results=results(self._pipeline, predictions)))
         self._metrics.classified([p.route for p in predictions], time.perf_counter() - started)
         return reply
+
+    async def _retrieve(self, headers: Headers, receive: Receive) -> bytes:
+        asked = read_query(await self._body(headers, receive))
+        return encode(await self._shelves.retrieve(asked))
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body of a JSON request; anything else is refused before a byte of it is read."""
@@ -198,7 +209,7 @@ def _refuse(refusal: Refusal, path: str) -> tuple[Headers, bytes]:
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
     if refusal.status == 405:
-        headers.append((b"allow", b"POST" if path == "/v1/classify" else b"GET, HEAD"))
+        headers.append((b"allow", b"POST" if path in ("/v1/classify", "/v1/retrieve") else b"GET, HEAD"))
     if refusal.status == 408:
         headers.append((b"connection", b"close"))  # what may still arrive is not a request; after 413 the server reads past it
     return headers, encode(ErrorReply(error=Problem(code=refusal.code, message=refusal.message)))

@@ -9,8 +9,10 @@ from prometheus_client import CollectorRegistry
 
 from bento.metrics import Metrics
 from bento.pipeline import Pipeline
+from bento.shelves import Shelves
 from bento.web import Web
 from mangaassist_assets.lib.artifacts import Bundle
+from mangaassist_assets.lib.errors import MissingEvidence
 from mangaassist_assets.lib.intents.prediction import Prediction
 from mangaassist_assets.lib.serving import ServiceSettings, Wanted
 
@@ -54,7 +56,7 @@ class StandIn:
 
 
 @contextlib.asynccontextmanager
-async def running(cascade=None, *, wanted=None, load=None, ready=True, **knobs):
+async def running(cascade=None, *, wanted=None, load=None, ready=True, retriever=None, shelf=None, **knobs):
     """A pipeline and its web application around a stand-in, started and stopped."""
     knobs = {"runners": 1, "poll_s": 0.01} | knobs
     cascade = cascade or StandIn()
@@ -66,13 +68,22 @@ async def running(cascade=None, *, wanted=None, load=None, ready=True, **knobs):
         load=load or (lambda _: cascade),
         metrics=Metrics(registry),
     )
+    shelves = Shelves(wanted=shelf or no_index, load=retriever or (lambda _: None), poll_s=knobs["poll_s"], max_waiting=2)
     await pipeline.start()
+    await shelves.start()
     if ready:
         await until(lambda: pipeline.model()["state"] != "none")
+    if ready and shelf:
+        await until(lambda: shelves.model()["index"])
     try:
-        yield Running(pipeline, Web(pipeline), registry, cascade)
+        yield Running(pipeline, Web(pipeline, shelves), registry, cascade)
     finally:
         await pipeline.stop()
+        await shelves.stop()
+
+
+def no_index():
+    raise MissingEvidence("no index serves yet. Run `mangaassist run`.")
 
 
 class Running:

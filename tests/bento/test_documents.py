@@ -15,14 +15,16 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_the_openapi_document_names_every_route_and_no_other():
-    async with running() as service:
+    world = World()
+    async with running(shelf=world, retriever=world.load) as service:
         document = (await service.http.get("/docs.json")).json()
         assert document["openapi"].startswith("3.")
-        served = {"/v1/classify", *service.web._get, *ALIASES} - {"/", "/healthz"}
+        served = {*service.web._post, *service.web._get, *ALIASES} - {"/", "/healthz"}
         assert set(document["paths"]) == served
         for path, operations in document["paths"].items():
             (method,) = operations
-            answer = await service.http.request(method, path, json={"texts": ["rules 1"]} if method == "post" else None)
+            body = None if method == "get" else {"query": "berserk"} if path == "/v1/retrieve" else {"texts": ["rules 1"]}
+            answer = await service.http.request(method, path, json=body)
             assert answer.status_code == 200
             described = operations[method]["responses"]["200"]["content"]
             assert answer.headers["content-type"].split(";")[0] in described
@@ -61,6 +63,8 @@ async def test_the_model_is_named_by_digest_labels_provider_and_thresholds():
             "out_of_scope_label": None,
             "provider": "CPUExecutionProvider",
             "thresholds": {"student_confidence": 0.9},
+            "index": None,
+            "embedding_space": None,
         }
 
 

@@ -49,7 +49,7 @@ def test_nothing_starts_before_a_person_built_once(world):
 
 def test_new_content_is_asked_for_and_unchanged_content_is_not(world):
     folder, instance, labelled = world
-    from mangaassist_assets.outside import MOST_ATTEMPTS, look
+    from mangaassist_assets.outside import look
 
     look(settings.current(), instance)
     build(labelled, instance, folder)

@@ -13,11 +13,10 @@ from mangaassist_assets.defs.retrieval.embeddings import encoder_of, vectors_of
 from mangaassist_assets.lib.artifacts import House, digest_of
 from mangaassist_assets.lib.retrieval.fusion import UNTRAINED, learn
 from mangaassist_assets.lib.retrieval.glossary import read_glossary
-from mangaassist_assets.lib.retrieval.index import open_index
 from mangaassist_assets.lib.retrieval.lexical import LexicalIndex
-from mangaassist_assets.lib.retrieval.pointer import Pointer
-from mangaassist_assets.lib.retrieval.retriever import KIND, Retriever, open_retriever, write_retriever
+from mangaassist_assets.lib.retrieval.retriever import Retriever, write_retriever
 from mangaassist_assets.lib.retrieval.searching import AdaptedEncoder, ExactSearch
+from mangaassist_assets.lib.retrieval.served import INDEXES, announce, load_retriever, served_retriever
 from mangaassist_assets.lib.retrieval.sources import ShardSource
 from mangaassist_assets.lib.retrieval.splits import of_split
 from mangaassist_assets.lib.retrieval.swapping import swap_index
@@ -45,7 +44,7 @@ def chunk_index(house: HouseResource) -> dg.MaterializeResult:
     queries = store.read_table(pairs.TABLE, part="queries")
     vectors = np.stack(queries["vector"].to_numpy(zero_copy_only=False)).astype(np.float32)
     source = ShardSource(store.home / "vectors", SETTINGS.shards)
-    found = swap_index(source, adapter, vectors, store.home / "indexes", SETTINGS.index)
+    found = swap_index(source, adapter, vectors, store.home / INDEXES, SETTINGS.index)
 
     lexical, glossary = LexicalIndex.build(chunks), read_glossary(LEXICA)
     adapted = AdaptedEncoder(encoder, adapter) if adapter.kind != "identity" else encoder
@@ -58,6 +57,7 @@ def chunk_index(house: HouseResource) -> dg.MaterializeResult:
     encoder_digest = store.read_partitions(embeddings.TABLE).to_pylist()[0]["bundle_digest"]
     facts = {"adapter_bundle": made, "encoder_bundle": encoder_digest, "index": found.digest}
     bundle = write_retriever(store, chunks, lexical, glossary, fusion, space=adapted.space, facts=facts)
+    announce(store.home, found.digest, bundle.digest)
     table = pa.Table.from_pylist([asdict(found) | {"bundle_digest": bundle.digest, "embedding_space": adapted.space.name}])
     store.write_table(TABLE, table)
     figures = {
@@ -70,8 +70,5 @@ def chunk_index(house: HouseResource) -> dg.MaterializeResult:
 
 
 def retriever_of(store: House) -> Retriever:
-    """What the service would answer with."""
-    bundle = store.bundle(store.read_table(TABLE).to_pylist()[0]["bundle_digest"], KIND)
-    adapter, encoder = adapter_of(store), encoder_of(store)
-    adapted = AdaptedEncoder(encoder, adapter) if adapter.kind != "identity" else encoder
-    return open_retriever(bundle, adapted, open_index(Pointer(store.home / "indexes").folder(), verify=False))
+    """What the service answers with."""
+    return load_retriever(store, served_retriever(store.home), SETTINGS.encoding, verify=False)

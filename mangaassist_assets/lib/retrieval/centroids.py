@@ -29,7 +29,7 @@ CODEBOOK_POINTS, CODEBOOK_ROUNDS = 8_192, 12
 def one_thread() -> AbstractContextManager[object]:
     """One thread for BLAS and OpenMP: sums in the same order give the same bytes, and processes share the cores."""
     import faiss  # noqa: F401  its OpenMP must be loaded to be limited
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     limit: AbstractContextManager[object] = threadpool_limits(1)
     return limit

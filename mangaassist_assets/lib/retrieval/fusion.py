@@ -18,7 +18,7 @@ from mangaassist_assets.lib.retrieval.postings import Floats
 from mangaassist_assets.lib.retrieval.words import fold, is_japanese, pieces
 
 LEAST_NAMED = 0.5  # cosine at which a mention counts as the name of a series
-SURELY_NAMED = 0.7  # cosine at which the words of a mention are a name and nothing else
+SURELY_NAMED = 0.6  # cosine at which the words of a mention are a name and nothing else
 NEAR_BEST = 0.05  # mentions so close to the best one are meant as well
 MOST_JUDGED = 1000  # documents that a training query is compared with
 CHANNELS = ("meaning", "words", "added", "alike", "within", "words_best", "added_best")

@@ -17,7 +17,8 @@ import numpy as np
 from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.errors import BadInput, Conflict, MangaAssistError, MissingEvidence, Unavailable
 from mangaassist_assets.lib.retrieval.fold import PROJECTED, FoldRefused, matrix_of
-from mangaassist_assets.lib.retrieval.index import KIND, Adapter, Vectors, check_queries
+from mangaassist_assets.lib.retrieval.index import Adapter, Vectors, check_queries
+from mangaassist_assets.lib.retrieval.index_files import KIND
 from mangaassist_assets.lib.retrieval.opensearch_cluster import BUSY, Cluster, OpenSearchSettings
 from mangaassist_assets.lib.retrieval.space import EmbeddingSpace, check_space
 

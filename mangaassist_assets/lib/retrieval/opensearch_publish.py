@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.errors import BadInput, Conflict, MissingEvidence, Unavailable
-from mangaassist_assets.lib.retrieval.index import KIND, Adapter, Vectors, VectorSource, adapted, blocks_of, exact_neighbours, space_of
+from mangaassist_assets.lib.retrieval.index import Adapter, Vectors, VectorSource, adapted, blocks_of, exact_neighbours, space_of
+from mangaassist_assets.lib.retrieval.index_files import KIND
 from mangaassist_assets.lib.retrieval.opensearch import OpenSearchIndex, document, index_body, serving
 from mangaassist_assets.lib.retrieval.opensearch_cluster import Cluster
 from mangaassist_assets.lib.retrieval.segments import ChangeLog
