@@ -10,6 +10,7 @@ from bento.web import ALIASES
 from mangaassist_assets.lib.serving import ServiceSettings
 
 from .conftest import DIGEST, running
+from .test_retrieval import World
 
 pytestmark = pytest.mark.anyio
 
