@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mangaassist_assets.lib.errors import BadInput, MissingEvidence
+from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.retrieval.adapter import Adapter
 from mangaassist_assets.lib.retrieval.adapter_fitting import AdapterTraining, Family, TrainingData
 from mangaassist_assets.lib.retrieval.adapter_training import ADAPTER_CANDIDATES, train_adapter
@@ -175,15 +175,17 @@ def test_every_family_learns(kind, width):
     assert train_adapter(data(x, y), settings).adapter.kind == kind
 
 
-def test_training_without_pairs_or_validation_is_missing_evidence_and_bad_vectors_are_named():
+def test_without_pairs_or_validation_it_is_the_identity_and_says_why_and_bad_vectors_are_named():
     x, y = skewed()
     good = data(x, y)
-    with pytest.raises(MissingEvidence, match="no pair"):
-        train_adapter(dataclasses.replace(good, pairs=PAIRS.empty_table()), QUICK)
     only_training = of_split(good.queries, "train")
     rows = np.flatnonzero(np.array(good.queries["split"].to_pylist()) == "train")
-    with pytest.raises(MissingEvidence, match="no validation query"):
-        train_adapter(dataclasses.replace(good, queries=only_training, query_vectors=x[rows], pairs=of_split(good.pairs, "train")), QUICK)
+    without_pairs = dataclasses.replace(good, pairs=PAIRS.empty_table())
+    without_validation = dataclasses.replace(good, queries=only_training, query_vectors=x[rows], pairs=of_split(good.pairs, "train"))
+    for poor in (without_pairs, without_validation):
+        trained = train_adapter(poor, QUICK)
+        assert trained.adapter.kind == "identity"
+        assert "no judged queries" in trained.report["reason"].to_pylist()[0]
     broken = y.copy()
     broken[5] = np.nan
     with pytest.raises(BadInput, match="vector 5 of chunks"):

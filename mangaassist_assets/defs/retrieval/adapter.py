@@ -1,7 +1,6 @@
 """The map that brings the store's queries nearer to their documents."""
 
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 
 from mangaassist_assets.automation import when_inputs_change
@@ -32,7 +31,7 @@ def embedding_adapter(house: HouseResource) -> dg.MaterializeResult:
     """One row per adapter that was tried, with its gain on validation and what general queries lose; the chosen one becomes a bundle."""
     store = house.open()
     chunks, queries = store.read_table(catalog.TABLE), store.read_table(pairs.TABLE, part="queries")
-    vectors = np.stack(queries["vector"].to_numpy(zero_copy_only=False)).astype(np.float32)
+    vectors = pairs.vectors_of_queries(queries)
     data = TrainingData(queries, vectors, chunks, vectors_of(store, chunks), store.read_table(pairs.TABLE))
     trained = train_adapter(data, SETTINGS.adapter)
     space = encoder_of(store).space

@@ -1,7 +1,6 @@
 """How well the store's documents are found."""
 
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 
 from mangaassist_assets.automation import when_inputs_change
@@ -39,7 +38,7 @@ def retrieval_evaluation(house: HouseResource) -> dg.MaterializeResult:
     owners, vectors = chunks["document_id"].to_pylist(), vectors_of(store, chunks)
     everything = store.read_table(pairs.TABLE, part="queries")
     test = of_split(everything, "test")
-    ids, asked = test["query_id"].to_pylist(), np.stack(test["vector"].to_numpy(zero_copy_only=False)).astype(np.float32)
+    ids, asked = test["query_id"].to_pylist(), pairs.vectors_of_queries(test)
     retriever, base = retriever_of(store), encoder_of(store).space
     adapted = base.adapted(adapter.digest, adapter.dimension)
     ranked = {
@@ -57,7 +56,7 @@ def retrieval_evaluation(house: HouseResource) -> dg.MaterializeResult:
     split = separation(
         store.read_table(pairs.TABLE),
         query_ids=everything["query_id"].to_pylist(),
-        query_vectors=np.stack(everything["vector"].to_numpy(zero_copy_only=False)).astype(np.float32),
+        query_vectors=pairs.vectors_of_queries(everything),
         chunk_ids=chunks["chunk_id"].to_pylist(),
         chunk_vectors=vectors,
         adapter=adapter,

@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 
 from mangaassist_assets.automation import when_inputs_change
@@ -42,7 +41,7 @@ def chunk_index(house: HouseResource) -> dg.MaterializeResult:
     store = house.open()
     chunks, adapter, encoder = store.read_table(catalog.TABLE), adapter_of(store), encoder_of(store)
     queries = store.read_table(pairs.TABLE, part="queries")
-    vectors = np.stack(queries["vector"].to_numpy(zero_copy_only=False)).astype(np.float32)
+    vectors = pairs.vectors_of_queries(queries)
     source = ShardSource(store.home / "vectors", SETTINGS.shards)
     found = swap_index(source, adapter, vectors, store.home / INDEXES, SETTINGS.index)
 

@@ -1,7 +1,9 @@
 """Queries whose answers are known, and the pairs an adapter learns from."""
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.defs.retrieval import catalog
@@ -60,6 +62,12 @@ def retrieval_pairs(context: dg.AssetExecutionContext, house: HouseResource) -> 
         show=pairs.select(["query", "positive", "negatives", "source", "split"]),
         figures=counts | {"catalogue_queries": queries.num_rows - judged.num_rows, "queries_rejected": len(rejected)},
     )
+
+
+def vectors_of_queries(queries: pa.Table) -> NDArray[np.float32]:
+    """The column `vector` of the part `queries`, (n, D)."""
+    column = queries["vector"].combine_chunks()
+    return np.asarray(column.flatten(), np.float32).reshape(len(column), column.type.list_size)
 
 
 @dg.sensor(

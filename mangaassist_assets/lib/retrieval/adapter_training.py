@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mangaassist_assets.lib.errors import BadInput, MissingEvidence
+from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.retrieval.adapter import Adapter
 from mangaassist_assets.lib.retrieval.adapter_fitting import GENERAL, AdapterTraining, Family, TrainingData, examples_of, fit
 from mangaassist_assets.lib.retrieval.evaluation import METRICS, rank_documents, scores_of
@@ -79,12 +79,15 @@ def train_adapter(data: TrainingData, settings: AdapterTraining) -> TrainedAdapt
     Equal data and settings give equal bytes on one machine. Where no candidate is better than the identity for sure (SURE standard
     errors), or each that is costs general queries too much, the identity it is.
 
+    Without judged queries to train on and to choose by it is the identity as well, and the report says so.
+
     Raises:
-        MissingEvidence: there is no training pair or no validation query.
         BadInput: a pair names an unknown query or chunk, or vectors are not finite and of length 1.
     """
     _check(data)
     dimension = int(data.chunk_vectors.shape[1])
+    if not data.pairs.num_rows or not len(_judged_validation(data.queries)):
+        return TrainedAdapter(Adapter.identity(dimension), _untrained())
     training, everything = (examples_of(data, splits) for splits in (("train",), ("train", "validation")))
     rank = _Validation(data, settings)
     base = rank.scores(Adapter.identity(dimension))
@@ -159,14 +162,24 @@ def _report(found: Sequence[_Candidate], chosen: _Candidate) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=ADAPTER_CANDIDATES)
 
 
+def _judged_validation(queries: pa.Table) -> NDArray[np.int64]:
+    """Rows of the validation queries that people judged."""
+    judged = pc.invert(pc.starts_with(queries["source"], "catalogue:"))
+    return np.flatnonzero(pc.and_(pc.equal(queries["split"], "validation"), judged).to_numpy(zero_copy_only=False))
+
+
+def _untrained() -> pa.Table:
+    row = dict.fromkeys(METRICS, float("nan")) | {"candidate": "identity", "kind": "identity", "foldable": True, "pull": 0.0, "share": 0.0}
+    why = "there are no judged queries to learn from or to choose by; see [sources.retrieval_pairs]"
+    more = {"gain": 0.0, "gain_error": float("nan"), "general_change": None, "training_s": 0.0, "chosen": True, "reason": why}
+    return pa.Table.from_pylist([row | more], schema=ADAPTER_CANDIDATES)
+
+
 class _Validation:
     """Ranks validation queries against the chunks that matter to them, and random others up to a limit."""
 
     def __init__(self, data: TrainingData, settings: AdapterTraining) -> None:
-        judged = pc.invert(pc.starts_with(data.queries["source"], "catalogue:"))
-        rows = np.flatnonzero(pc.and_(pc.equal(data.queries["split"], "validation"), judged).to_numpy(zero_copy_only=False))
-        if not len(rows):
-            raise MissingEvidence("no validation query: an adapter cannot be chosen. Mark some with split = validation, or split them off.")
+        rows = _judged_validation(data.queries)
         self.queries = data.queries.take(pa.array(rows))
         self.vectors = np.asarray(data.query_vectors[rows], np.float32)
         self.general = np.flatnonzero([GENERAL in slices for slices in self.queries["slices"].to_pylist()])

@@ -155,7 +155,7 @@ def _json_ready(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_queries(sources: Sequence[QuerySource], documents: Collection[str]) -> tuple[pa.Table, list[RejectedQuery]]:
-    """All queries that can be used, columns QUERIES, in order of their id; of a repeated id the first row counts.
+    """All queries that can be used, columns QUERIES, in order of their id; of a repeated id the first row counts. No sources, no queries.
 
     Args:
         sources: where they lie.
@@ -164,6 +164,8 @@ def read_queries(sources: Sequence[QuerySource], documents: Collection[str]) -> 
     Raises:
         BadInput: a file cannot be read as a whole, or not one query could be used.
     """
+    if not sources:
+        return QUERIES.empty_table(), []
     known = documents if isinstance(documents, (set, frozenset, dict)) else set(documents)
     queries: dict[str, dict[str, Any]] = {}
     rejected: list[RejectedQuery] = []
