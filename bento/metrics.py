@@ -37,7 +37,7 @@ from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
-ROUTES = ("/v1/classify", "/v1/model", "/livez", "/readyz", "/metrics", "/docs.json", "/")
+ROUTES = ("/v1/classify", "/v1/retrieve", "/v1/model", "/livez", "/readyz", "/metrics", "/docs.json", "/")
 OTHER = "other"
 
 

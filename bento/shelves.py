@@ -6,10 +6,11 @@ with. Searching is numpy and ONNX Runtime, which let go of the interpreter, so i
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from bento.pipeline import place_of
+from bento.pipeline import RETRY_REFUSED_S, place_of
 from bento.schemas import Found, Refusal, RetrieveReply, RetrieveRequest
 from mangaassist_assets.lib.errors import BadInput, MangaAssistError
 from mangaassist_assets.lib.intents.export import cores
@@ -36,7 +37,7 @@ class Shelves:
     ) -> None:
         self._wanted, self._load, self._poll_s, self._max_waiting = wanted, load, poll_s, max_waiting
         self._served: tuple[ServedRetriever, Retriever] | None = None
-        self._refused: ServedRetriever | None = None
+        self._refused: tuple[ServedRetriever, float] | None = None  # which, when
         self._why_not = "The service is starting: the index is being verified and warmed. Ask again in some seconds."
         self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="retrieve")
         self._in_work = 0
@@ -85,7 +86,8 @@ class Shelves:
         while True:
             try:
                 wanted = await asyncio.to_thread(self._wanted)
-                if wanted != self._refused and (self._served is None or wanted != self._served[0]):
+                refused = self._refused and self._refused[0] == wanted and time.monotonic() - self._refused[1] < RETRY_REFUSED_S
+                if not refused and (self._served is None or wanted != self._served[0]):
                     await self._replace(wanted)
             except MangaAssistError as error:
                 self._say(str(error))
@@ -97,7 +99,7 @@ class Shelves:
         try:
             retriever = await asyncio.to_thread(self._load_and_warm, wanted)
         except Exception as error:
-            self._refused = wanted
+            self._refused = (wanted, time.monotonic())
             self._say(f"Index {wanted.index[:12]} is refused: {error if isinstance(error, MangaAssistError) else place_of(error)}")
             return
         self._served, self._refused = (wanted, retriever), None

@@ -128,7 +128,7 @@ class Intents:
     prices: Path = PROJECT / "data" / "instance_prices.toml"
     instance: str = "g4dn.xlarge"
     lift_candidate: Candidate = "linear"
-    accuracy_loss: float = 0.003
+    accuracy_loss: float = 0.002
     seed: int = 20
 
 

@@ -257,6 +257,16 @@ def test_the_student_may_not_hide_second_intents_that_the_classifier_finds():
     assert strict["share_student"] < lenient["share_student"]
 
 
+def test_of_messages_with_two_intents_the_student_answers_a_tenth_at_most():
+    (_, teacher), validation = made_up(0, 300, 4, 0)
+    second = np.where(np.arange(300) < 100, (validation.primary + 1) % 4, -1)
+    both = LabelledTexts(validation.texts, validation.primary, second, validation.weights)
+    nobody_finds_them = np.full(300, -1)
+    found = choose_thresholds(Rules([], [], LABELS), Given(teacher), Scores(teacher, teacher), nobody_finds_them, both, 0.0)
+    sure = sure_rows(Scores(teacher, np.zeros_like(teacher)), found["student_confidence"], found["student_second"])
+    assert 0 < (sure & (second >= 0)).sum() <= 10
+
+
 def test_thresholds_stop_at_the_first_that_costs_too_much():
     """Ten sure and right, then ten wrong, then many right: the student goes no further than the wrong ones."""
     n = 100

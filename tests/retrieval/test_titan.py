@@ -139,7 +139,7 @@ def test_texts_that_titan_does_not_take_are_refused_before_a_call(text):
 
 @pytest.mark.parametrize("changes", [{"dimensions": 384}, {"budget_usd": -1.0}, {"budget_usd": float("nan")}, {"attempts": 0}])
 def test_settings_that_make_no_sense_are_refused(changes):
-    with pytest.raises(BadInput, match="retrieval.titan"):
+    with pytest.raises(BadInput, match="retrieval.encoding.titan"):
         settings(**changes)
 
 

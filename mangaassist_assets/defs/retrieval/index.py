@@ -9,10 +9,11 @@ from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.defs.retrieval import catalog, embeddings, pairs
 from mangaassist_assets.defs.retrieval.adapter import adapter_of
 from mangaassist_assets.defs.retrieval.embeddings import encoder_of, vectors_of
-from mangaassist_assets.lib.artifacts import House, digest_of
+from mangaassist_assets.lib.artifacts import House, digest_of, digest_of_file
 from mangaassist_assets.lib.retrieval.fusion import UNTRAINED, learn
-from mangaassist_assets.lib.retrieval.glossary import read_glossary
+from mangaassist_assets.lib.retrieval.glossary import GLOSSARY_FILES, read_glossary
 from mangaassist_assets.lib.retrieval.lexical import LexicalIndex
+from mangaassist_assets.lib.retrieval.pointer import Pointer
 from mangaassist_assets.lib.retrieval.retriever import Retriever, write_retriever
 from mangaassist_assets.lib.retrieval.searching import AdaptedEncoder, ExactSearch
 from mangaassist_assets.lib.retrieval.served import INDEXES, announce, load_retriever, served_retriever
@@ -32,7 +33,7 @@ TABLE = "retrieval/chunk_index"
     group_name="retrieval",
     owners=["team:ml-platform"],
     kinds={"faiss", "numpy"},
-    code_version=version("2", SETTINGS.index, (LEXICA / "search.toml").read_text("utf-8")),
+    code_version=version("2", SETTINGS.index, [digest_of_file(LEXICA / name) for name in GLOSSARY_FILES if (LEXICA / name).is_file()]),
     pool="training",
     automation_condition=when_inputs_change(),
 )
@@ -58,6 +59,7 @@ def chunk_index(house: HouseResource) -> dg.MaterializeResult:
     facts = {"adapter_bundle": made, "encoder_bundle": encoder_digest, "index": found.digest}
     bundle = write_retriever(store, chunks, lexical, glossary, fusion, space=adapted.space, facts=facts)
     announce(store.home, found.digest, bundle.digest)
+    Pointer(store.home / INDEXES).sweep()
     table = pa.Table.from_pylist([asdict(found) | {"bundle_digest": bundle.digest, "embedding_space": adapted.space.name}])
     store.write_table(TABLE, table)
     figures = {

@@ -19,6 +19,7 @@ from mangaassist_assets.lib.intents.rules import Rules
 from mangaassist_assets.lib.intents.student import distil
 
 KIND = "intent_classifier"
+HIDDEN_SECONDS = 0.1
 SECOND_LIMITS = (
     0.5,
     0.4,
@@ -121,7 +122,7 @@ def assemble(
     unlabelled: Sequence[str],
     settings: CandidateSettings,
     *,
-    accuracy_loss: float = 0.003,
+    accuracy_loss: float = 0.002,
 ) -> TrainedCandidate:
     """Builds the cascade around the chosen candidate: files and facts of a bundle of kind `intent_classifier`.
 
@@ -169,7 +170,8 @@ def choose_thresholds(
 
     Of all pairs of thresholds the one at which the student answers most, while on the messages that rules leave open the cascade's
     weighted accuracy, its macro F1 and its weighted share of messages with both intents right stay within `accuracy_loss` of the
-    classifier's. Without such a pair the student is silent (threshold above 1).
+    classifier's, and of the messages with two intents it answers no more than HIDDEN_SECONDS: it rarely sees the second. Without such a
+    pair the student is silent (threshold above 1).
 
     Args:
         rules: which of the messages they answer is left aside.
@@ -203,7 +205,8 @@ def choose_thresholds(
     for limit in SECOND_LIMITS:
         for confidence in np.round(np.arange(0.995, 0.3, -0.005), 3):
             sure = sure_rows(scores, float(confidence), limit) & open_rows
-            if (quality(sure) < least).any():
+            hidden = (sure & (validation.second >= 0)).sum() > HIDDEN_SECONDS * (validation.second[open_rows] >= 0).sum()
+            if hidden or (quality(sure) < least).any():
                 break  # a lower one may be admissible again, by chance alone
             if sure.sum() > answered:
                 chosen, answered, chosen_second = float(confidence), int(sure.sum()), limit

@@ -19,6 +19,7 @@ _RUN = re.compile(f"[{JAPANESE}\u30a1-\u30fc]+")
 _CLAUSE = re.compile(r"[,.;:!?()\[\]/、。！？・「」『』]|\bbut\b|\band\b|\bor\b|\bwith\b|\bexcept\b", re.IGNORECASE)
 MENTION_WORDS = 6
 MENTION_CHARS = 12
+GLOSSARY_FILES = ("search.toml", "japanese.toml")
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def read_glossary(folder: Path) -> Glossary:
     Raises:
         BadInput: a file is missing, is not TOML, or has other tables.
     """
-    search, store = _read(folder / "search.toml"), _read(folder / "japanese.toml")
+    search, store = (_read(folder / name) for name in GLOSSARY_FILES)
     try:
         japanese: dict[str, dict[str, None]] = {}  # words of every meaning, each once, in order
         meanings = [(entry["english"][0], [entry["japanese"], *entry.get("also", [])]) for entry in store["words"]]

@@ -66,13 +66,13 @@ class TitanSettings:
     def __post_init__(self) -> None:
         remedy = "Correct it in mangaassist.toml."
         if self.dimensions not in DIMENSIONS:
-            raise BadInput(f"{self.dimensions} is none of 256, 512, 1024", where="retrieval.titan.dimensions", remedy=remedy)
+            raise BadInput(f"{self.dimensions} is none of 256, 512, 1024", where="retrieval.encoding.titan.dimensions", remedy=remedy)
         at_least_zero = ("budget_usd", "usd_per_1k_tokens", "first_wait_s", "longest_wait_s")
         at_least_one = ("parallel", "attempts", "timeout_s")
         for name in (*at_least_zero, *at_least_one):
             value, low = getattr(self, name), int(name in at_least_one)
             if not (math.isfinite(value) and value >= low):
-                raise BadInput(f"{value} is below {low} or not finite", where=f"retrieval.titan.{name}", remedy=remedy)
+                raise BadInput(f"{value} is below {low} or not finite", where=f"retrieval.encoding.titan.{name}", remedy=remedy)
 
 
 class TitanEncoder:
@@ -163,7 +163,7 @@ class TitanEncoder:
             if self.spent_usd + self._reserved_usd + highest_usd > self.settings.budget_usd:
                 raise BadInput(
                     f"the budget of {self.settings.budget_usd:g} USD does not last ({self.spent_usd:.6f} spent)",
-                    where="retrieval.titan.budget_usd",
+                    where="retrieval.encoding.titan.budget_usd",
                     remedy="Raise it and run again; batches that are embedded are kept.",
                 )
             self._reserved_usd += highest_usd
