@@ -59,6 +59,12 @@ def tiny_lake() -> dict[tuple[str, str], pa.Table]:
          "language": "en", "slices": ["slang"]}
         for number, intent in enumerate(["faq", "promotion", "faq", "faq"])
     ]  # fmt: skip
+    retrieval = [
+        {"embedding_space": space, "slice": slice_, "metric": metric, "value": value, "ci_low": low, "ci_high": high, "n": n}
+        for space, slice_, metric, value, low, high, n in (
+            ("minilm-0123456789ab", "all", "recall_at_3", 0.5, 0.4, 0.6, 248), ("fused", "all", "recall_at_3", 0.92, 0.88, 0.95, 248),
+            ("fused", "japanese", "mrr", NAN, None, None, 0))
+    ]  # fmt: skip
     events = [{"step": step} | event for step, event in enumerate(events, 1)]
     return {
         ("intents/candidate_benchmark", "data"): pa.table(benchmark),
@@ -76,6 +82,7 @@ def tiny_lake() -> dict[tuple[str, str], pa.Table]:
             {"bin_low": [0.0, 0.5], "bin_high": [0.5, 1.0], "n": [0, 80], "mean_confidence": [NAN, 0.9], "accuracy": [NAN, 0.85]}
         ),
         ("intents/augmentation_lift", "data"): pa.table(lift),
+        ("retrieval/retrieval_evaluation", "data"): pa.Table.from_pylist(retrieval),
         ("release/offline_gates", "data"): pa.Table.from_pylist(gates),
         ("release/rollout", "data"): pa.Table.from_pylist(events),
         ("messages/labeled_messages", "data"): pa.Table.from_pylist(messages),
