@@ -36,9 +36,7 @@ def materialised(
     """
     metadata: dict[str, Any] = {
         "dagster/row_count": len(table),
-        "dagster/column_schema": dg.TableSchema(
-            [dg.TableColumn(field.name, str(field.type), MEANINGS.get(field.name)) for field in table.schema]
-        ),
+        "dagster/column_schema": dg.TableSchema([dg.TableColumn(f.name, str(f.type), meaning(f)) for f in table.schema]),
         "preview": dg.MetadataValue.md(markdown(table if show is None else show, rows)),
     }
     for name, value in (figures or {}).items():
@@ -47,6 +45,12 @@ def materialised(
     for title, png in (plots or {}).items():
         metadata[title] = dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
     return dg.MaterializeResult(asset_key=asset, data_version=dg.DataVersion(digest), metadata=metadata)
+
+
+def meaning(field: pa.Field) -> str | None:
+    """What a column means: what its schema says, or what its name means everywhere."""
+    said = (field.metadata or {}).get(b"description")
+    return said.decode() if said else MEANINGS.get(field.name)
 
 
 def started(context: dg.AssetExecutionContext) -> dt.datetime:

@@ -136,10 +136,10 @@ def test_a_killed_run_is_healed_by_the_next(tmp_path, write_project):
 
 
 def test_every_column_of_every_table_in_the_lake_has_a_meaning(project):
-    from mangaassist_assets.lib.columns import MEANINGS
+    from mangaassist_assets.reporting import meaning
 
     lake = project[0] / ".mangaassist" / "lake"
     tables = [path for path in lake.rglob("*.parquet") if path.relative_to(lake).parts[0] not in ("raw", "model", "main", "metrics")]
-    unknown = {name for path in tables if path.stem == "data" for name in pq.read_schema(path).names} - set(MEANINGS)
+    unknown = {field.name for path in tables if path.stem == "data" for field in pq.read_schema(path) if not meaning(field)}
     assert tables
     assert not unknown
