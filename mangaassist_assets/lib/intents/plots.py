@@ -3,11 +3,8 @@
 Every function draws what a table holds and computes nothing but positions. Figures are made without pyplot, so that threads can draw.
 """
 
-import contextlib
-import io
 import math
 import textwrap
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mangaassist_assets.lib.drawing import BLUE, GREEN, GREY, INK, ORANGE, PALE, SERIES, SKY, VERMILLION, figure_of, intervals, legend_below
 from mangaassist_assets.lib.intents.selection import SelectionRules
 from mangaassist_assets.lib.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which stays distinct in the common kinds of colour blindness.
-BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
-INK, GREY, PALE = "#222222", "#6E6E6E", "#E6E6E6"
-SERIES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (ORANGE, "D"), (PURPLE, "v"), (SKY, "P"), (INK, "X"), (GREY, "*"))
-
 Belongs = Callable[[Mapping[str, Any]], bool]
 
-WIDTH_INCHES, DOTS_PER_INCH = 9.0, 100
 MOST_WRITTEN_CLASSES = 25  # beyond that the counts of a confusion matrix are too small to read
-JAPANESE_FONTS = ("Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "Hiragino Sans", "Yu Gothic", "MS Gothic")
 
 
 # ── evaluation ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -51,7 +42,7 @@ def confusion_plot(confusion: pa.Table, *, title: str = "Confusion matrix") -> b
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     if len(labels) > MOST_WRITTEN_CLASSES:
         return _large_confusion(labels, counts, shares, title)
-    with _figure(2.6 + 0.62 * max(len(labels), 4), title) as (figure, png):
+    with figure_of(2.6 + 0.62 * max(len(labels), 4), title) as (figure, png):
         axes = figure.add_subplot()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         size = 9.5 if len(labels) <= 12 else 7.5
@@ -73,7 +64,7 @@ def _large_confusion(labels: Sequence[str], counts: Any, shares: Any, title: str
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:20]
     pairs = [(int(k) // len(labels), int(k) % len(labels)) for k in order if wrong.flat[k] > 0]
-    with _figure(6.4, title) as (figure, png):
+    with figure_of(6.4, title) as (figure, png):
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
         picture = left.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
         figure.colorbar(
@@ -113,7 +104,7 @@ def calibration_plot(calibration: pa.Table, error: Estimate, *, title: str = "Ca
     low, high, n, confidence, accuracy = (
         calibration[name].to_numpy() for name in ("bin_low", "bin_high", "n", "mean_confidence", "accuracy")
     )
-    with _figure(6.6, f"{title}: expected calibration error {_interval(error, 3)}") as (figure, png):
+    with figure_of(6.6, f"{title}: expected calibration error {_interval(error, 3)}") as (figure, png):
         above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
         above.plot((0, 1), (0, 1), color=GREY, linewidth=1, linestyle="--", label="perfectly calibrated")
         above.vlines(
@@ -144,14 +135,14 @@ def slice_plot(metrics: pa.Table, *, title: str = "Accuracy by slice") -> bytes:
     rows = metrics.filter(pc.equal(metrics["intent"], "all")).to_pylist()
     names = list(dict.fromkeys(row["slice"] for row in rows))
     scopes = [scope for scope in ("cascade", "residual") if any(row["scope"] == scope for row in rows)]
-    with _figure(1.5 + 0.5 * len(names), title) as (figure, png):
+    with figure_of(1.5 + 0.5 * len(names), title) as (figure, png):
         axes = figure.add_subplot()
         for (colour, marker), scope in zip(SERIES, scopes, strict=False):
             own = [row for row in rows if row["scope"] == scope]
             shift = 0.0 if len(scopes) == 1 else 0.17 * (1 if scope == "residual" else -1)
             ys = [names.index(row["slice"]) + shift for row in own]
             label = {"cascade": "cascade: all messages", "residual": "residual: messages that reach the classifier"}[scope]
-            _intervals(axes, own, ys, value="accuracy", colour=colour, marker=marker, label=label)
+            intervals(axes, own, ys, value="accuracy", colour=colour, marker=marker, label=label)
             for row, y in zip(own, ys, strict=True):
                 note = f"{row['accuracy']:.3f}   n = {row['n']}"
                 axes.annotate(note, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=8.5, color=colour)
@@ -160,7 +151,7 @@ def slice_plot(metrics: pa.Table, *, title: str = "Accuracy by slice") -> bytes:
         axes.set_xlim(right=1.005)
         axes.set_xlabel("share of messages answered right, 95% interval")
         axes.grid(axis="x", color=PALE)
-        _legend_below(figure, axes, len(scopes))
+        legend_below(figure, axes, len(scopes))
     return png.getvalue()
 
 
@@ -179,7 +170,7 @@ def pareto_plot(benchmark: pa.Table, selection: pa.Table, rules: SelectionRules,
     decided = {row["candidate"]: row for row in selection.to_pylist()}
     drawn = [row for row in benchmark.to_pylist() if row["accuracy"] is not None and row["latency_ms_p99"] is not None]
     skipped = [row["candidate"] for row in benchmark.to_pylist() if row["status"] == "skipped"]
-    with _figure(6.2, title) as (figure, png):
+    with figure_of(6.2, title) as (figure, png):
         axes = figure.add_subplot()
         axes.set_xscale("log")
         kinds: tuple[tuple[str, str, str, int, Belongs], ...] = (
@@ -211,7 +202,7 @@ def pareto_plot(benchmark: pa.Table, selection: pa.Table, rules: SelectionRules,
         axes.set_xlabel("P99 latency, ms" + (f"        (skipped: {', '.join(skipped)})" if skipped else ""))
         axes.set_ylabel("accuracy")
         axes.grid(color=PALE)
-        _legend_below(figure, axes, 3)
+        legend_below(figure, axes, 3)
         costs = ["cost unknown" if row["usd_per_million"] is None else f"${row['usd_per_million']:,.3g} a million" for row in drawn]
         notes = [f"{row['candidate']}\n{cost}" for row, cost in zip(drawn, costs, strict=True)]
         _label_points(figure, axes, [(row["latency_ms_p99"], row["accuracy"]) for row in drawn], notes)
@@ -226,7 +217,7 @@ def latency_plot(histograms: Mapping[str, pa.Table], *, limit_ms: float, title: 
         limit_ms: the limit on P99, drawn at a share of 0.01.
         title: above the picture.
     """
-    with _figure(5.4, title) as (figure, png):
+    with figure_of(5.4, title) as (figure, png):
         axes = figure.add_subplot()
         for (colour, _), (name, table) in zip(_repeated(SERIES), histograms.items(), strict=False):
             n = table["n"].to_numpy().astype(np.float64)
@@ -244,7 +235,7 @@ def latency_plot(histograms: Mapping[str, pa.Table], *, limit_ms: float, title: 
         axes.set_xlabel("latency, ms")
         axes.set_ylabel("requests slower than that")
         axes.grid(color=PALE)
-        _legend_below(figure, axes, 3)
+        legend_below(figure, axes, 3)
     return png.getvalue()
 
 
@@ -259,7 +250,7 @@ def lift_plot(lift: pa.Table, *, title: str = "What augmentation changed") -> by
         title: above the picture.
     """
     rows = lift.to_pylist()
-    with _figure(1.7 + 0.42 * len(rows), title) as (figure, png):
+    with figure_of(1.7 + 0.42 * len(rows), title) as (figure, png):
         axes = figure.add_subplot()
         kinds: tuple[tuple[str, str, str, Belongs], ...] = (
             ("better", GREEN, "^", lambda r: r["ci_low"] > 0),
@@ -270,7 +261,7 @@ def lift_plot(lift: pa.Table, *, title: str = "What augmentation changed") -> by
             places = [i for i, row in enumerate(rows) if belongs(row)]
             if places:
                 own = [rows[i] for i in places]
-                _intervals(axes, own, places, value="change", colour=colour, marker=marker, label=label)
+                intervals(axes, own, places, value="change", colour=colour, marker=marker, label=label)
         for i, row in enumerate(rows):
             note = f"{row['accuracy_before']:.3f} → {row['accuracy_after']:.3f}   n = {row['n']}   p {_p_value(row['p_value'])}"
             axes.annotate(note, (1.01, i), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
@@ -279,7 +270,7 @@ def lift_plot(lift: pa.Table, *, title: str = "What augmentation changed") -> by
         axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
         axes.set_xlabel("change of accuracy, paired 95% interval")
         axes.grid(axis="x", color=PALE)
-        _legend_below(figure, axes, 3)
+        legend_below(figure, axes, 3)
     return png.getvalue()
 
 
@@ -292,7 +283,7 @@ def learning_curve_plot(curve: pa.Table, *, title: str = "Learning curve") -> by
     """
     rows = curve.to_pylist()
     names = list(dict.fromkeys(row["series"] for row in rows))
-    with _figure(5.4, title) as (figure, png):
+    with figure_of(5.4, title) as (figure, png):
         axes = figure.add_subplot()
         for (colour, marker), name in zip(_repeated(SERIES), names, strict=False):
             own = sorted((row for row in rows if row["series"] == name), key=lambda row: row["messages"])
@@ -304,51 +295,11 @@ def learning_curve_plot(curve: pa.Table, *, title: str = "Learning curve") -> by
         axes.set_xlabel("training messages")
         axes.set_ylabel("accuracy, 95% interval")
         axes.grid(color=PALE)
-        _legend_below(figure, axes, 3)
+        legend_below(figure, axes, 3)
     return png.getvalue()
 
 
 # ── drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextlib.contextmanager
-def _figure(height_inches: float, title: str) -> Iterator[tuple["Figure", io.BytesIO]]:
-    """A figure to draw on; when the block ends it is rendered into the buffer."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.font_manager import fontManager
-
-    installed = {font.name for font in fontManager.ttflist}
-    look = {
-        "font.family": ["DejaVu Sans", *(name for name in JAPANESE_FONTS if name in installed)],
-        "font.size": 10,
-        "text.parse_math": False,  # a label may hold a dollar sign
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": GREY,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "xtick.color": INK,
-        "ytick.color": INK,
-    }
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(look), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box where no font has it
-        figure = Figure(figsize=(WIDTH_INCHES, height_inches), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
-        figure.suptitle(title, fontsize=12.5, fontweight="bold", x=0.012, ha="left")
-        yield figure, buffer
-        figure.savefig(buffer, format="png", metadata={"Software": None})  # equal content, equal bytes
-
-
-def _intervals(
-    axes: Any, rows: Sequence[Mapping[str, Any]], ys: Sequence[float], *, value: str, colour: str, marker: str, label: str
-) -> None:
-    values = np.array([row[value] for row in rows])
-    below, above = values - [row["ci_low"] for row in rows], np.array([row["ci_high"] for row in rows]) - values
-    axes.errorbar(values, ys, xerr=(below, above), fmt=marker, color=colour, markersize=7, elinewidth=2, capsize=3, label=label)
 
 
 def _label_points(figure: "Figure", axes: Any, points: Sequence[tuple[float, float]], notes: Sequence[str]) -> None:
@@ -379,12 +330,6 @@ def _label_points(figure: "Figure", axes: Any, points: Sequence[tuple[float, flo
 
 def _within(frame: Any, box: Any) -> bool:
     return bool(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1)
-
-
-def _legend_below(figure: "Figure", axes: Any, columns: int) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9.5)
 
 
 def _plain_logarithm(axis: Any) -> None:

@@ -1,9 +1,9 @@
-"""Pictures of retrieval, in the style of `lib/intents/plots.py`: PNG bytes 900 pixels wide."""
+"""Pictures of retrieval, as PNG bytes."""
 
 import numpy as np
 import pyarrow as pa
 
-from mangaassist_assets.lib.intents.plots import BLUE, GREY, INK, PALE, SERIES, VERMILLION, _figure, _intervals, _legend_below
+from mangaassist_assets.lib.drawing import BLUE, GREY, INK, PALE, SERIES, VERMILLION, figure_of, intervals, legend_below
 
 
 def recall_plot(metrics: pa.Table, *, metric: str = "recall_at_3", title: str = "Queries answered within the first 3, by slice") -> bytes:
@@ -17,13 +17,13 @@ def recall_plot(metrics: pa.Table, *, metric: str = "recall_at_3", title: str = 
     rows = [row for row in metrics.to_pylist() if row["metric"] == metric and row["value"] is not None]
     names, spaces = (list(dict.fromkeys(row[key] for row in rows)) for key in ("slice", "embedding_space"))
     counts = {row["slice"]: row["n"] for row in rows}
-    with _figure(1.7 + (0.3 + 0.16 * len(spaces)) * max(len(names), 1), title) as (figure, png):
+    with figure_of(1.7 + (0.3 + 0.16 * len(spaces)) * max(len(names), 1), title) as (figure, png):
         axes = figure.add_subplot()
         for number, (space, (colour, marker)) in enumerate(zip(spaces, SERIES, strict=False)):
             own = [row for row in rows if row["embedding_space"] == space]
             shift = 0.6 * ((number + 0.5) / len(spaces) - 0.5)
             ys = [names.index(row["slice"]) + shift for row in own]
-            _intervals(axes, own, ys, value="value", colour=colour, marker=marker, label=space)
+            intervals(axes, own, ys, value="value", colour=colour, marker=marker, label=space)
             for row, y in zip(own, ys, strict=True):
                 place = (1.01, y)
                 axes.annotate(f"{row['value']:.3f}", place, xycoords=("axes fraction", "data"), va="center", fontsize=8, color=colour)
@@ -32,7 +32,7 @@ def recall_plot(metrics: pa.Table, *, metric: str = "recall_at_3", title: str = 
         axes.set_xlim(-0.01, 1.01)
         axes.set_xlabel(f"{metric}, 95% interval (queries)")
         axes.grid(axis="x", color=PALE)
-        _legend_below(figure, axes, 2)
+        legend_below(figure, axes, 2)
     return png.getvalue()
 
 
@@ -46,7 +46,7 @@ def separation_plot(separation: pa.Table, *, title: str = "Cosine of answers and
     rows = separation.to_pylist()
     spaces = list(dict.fromkeys(row["space"] for row in rows)) or ["base"]
     drawn = [edge for row in rows if row["n"] for edge in (row["cosine_low"], row["cosine_high"])] or [-1.0, 1.0]
-    with _figure(1.2 + 2.4 * len(spaces), title) as (figure, png):
+    with figure_of(1.2 + 2.4 * len(spaces), title) as (figure, png):
         panels = np.atleast_1d(figure.subplots(len(spaces), 1, sharex=True))
         for axes, space in zip(panels, spaces, strict=True):
             means = []
@@ -65,5 +65,5 @@ def separation_plot(separation: pa.Table, *, title: str = "Cosine of answers and
             axes.grid(axis="x", color=PALE)
         panels[-1].set_xlim(min(drawn), max(drawn))
         panels[-1].set_xlabel("cosine of query and chunk; lines are means")
-        _legend_below(figure, panels[0], 2)
+        legend_below(figure, panels[0], 2)
     return png.getvalue()
