@@ -42,6 +42,7 @@ from mangaassist_assets.lib.retrieval.evaluation import RetrievalLimits
 from mangaassist_assets.lib.retrieval.mining import Mining
 from mangaassist_assets.lib.retrieval.pairs import QuerySource, parse_queries
 from mangaassist_assets.lib.retrieval.rebuild import IndexSettings
+from mangaassist_assets.lib.retrieval.workers import parse_workers
 from mangaassist_assets.lib.serving import ServiceSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -168,6 +169,7 @@ class Settings(BaseSettings):
 
     home: Path = Path(".mangaassist")
     store: str | None = None
+    workers: str = "local"  # who builds an index: local, local:N, ray, ray://host:10001; see lib/retrieval/workers.py
     sources: InstanceOf[Sources] = Sources()
     messages: Messages = Messages()
     intents: Intents = Intents()
@@ -308,6 +310,7 @@ def _completed(settings: Settings, base: Path) -> Settings:
     if settings.messages.generator == "bedrock" and settings.messages.bedrock is None:
         raise BadInput("is bedrock, without its settings", where="messages.generator", remedy="Add [messages.bedrock] with budget_usd.")
     messages = dataclasses.replace(settings.messages, lexica=base / settings.messages.lexica)
+    parse_workers(settings.workers)
     return settings.model_copy(update={"home": (base / settings.home).resolve(), "messages": messages, "intents": intents})
 
 

@@ -24,7 +24,7 @@ from mangaassist_assets.reporting import materialised
 from mangaassist_assets.resources import HouseResource
 from mangaassist_assets.settings import current, version
 
-LEXICA, SETTINGS = current().messages.lexica, current().retrieval
+LEXICA, SETTINGS, WORKERS = current().messages.lexica, current().retrieval, current().workers
 TABLE = "retrieval/chunk_index"
 
 
@@ -44,7 +44,7 @@ def chunk_index(house: HouseResource) -> dg.MaterializeResult:
     queries = store.read_table(pairs.TABLE, part="queries")
     vectors = pairs.vectors_of_queries(queries)
     source = ShardSource(store.home / "vectors", SETTINGS.shards)
-    found = swap_index(source, adapter, vectors, store.home / INDEXES, SETTINGS.index)
+    found = swap_index(source, adapter, vectors, store.home / INDEXES, SETTINGS.index, workers=WORKERS)
 
     lexical, glossary = LexicalIndex.build(chunks), read_glossary(LEXICA)
     adapted = AdaptedEncoder(encoder, adapter) if adapter.kind != "identity" else encoder

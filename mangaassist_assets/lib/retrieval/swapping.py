@@ -5,6 +5,7 @@ the adapter. A fold whose measured recall falls short is refused, and the index 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mangaassist_assets.lib.retrieval.index import Vectors, VectorSource, open_i
 from mangaassist_assets.lib.retrieval.pointer import Pointer, swap
 from mangaassist_assets.lib.retrieval.rebuild import IndexSettings, rebuild
 from mangaassist_assets.lib.retrieval.segments import ChangeLog
+from mangaassist_assets.lib.retrieval.workers import run_shards
 
 RECALL_QUERIES = 200
 
@@ -41,7 +43,14 @@ class Swapped:
 
 
 def swap_index(
-    source: VectorSource, adapter: Adapter, queries: Vectors, home: Path, settings: IndexSettings, *, recall: float = 0.95
+    source: VectorSource,
+    adapter: Adapter,
+    queries: Vectors,
+    home: Path,
+    settings: IndexSettings,
+    *,
+    workers: str = "local:1",
+    recall: float = 0.95,
 ) -> Swapped:
     """Builds what is missing, folds or rebuilds, warms, and lets the new index serve.
 
@@ -51,6 +60,7 @@ def swap_index(
         queries: (n, D) base vectors of real queries, for the recall gate and to warm.
         home: the folder of all indexes.
         settings: how indexes are built.
+        workers: who builds, as in `run_shards`.
         recall: least recall@10 of a fold.
 
     Raises:
@@ -59,7 +69,8 @@ def swap_index(
     """
     pointer, log = Pointer(home), ChangeLog(home / "changes", source.space)
     expected, upto = pointer.read().current, log.last
-    base = open_index(rebuild(source, None, home, settings, changes_upto=upto), verify=False)
+    build = partial(rebuild, home=home, settings=settings, run=partial(run_shards, workers=workers), changes_upto=upto)
+    base = open_index(build(source, None), verify=False)
     asked = queries[np.random.default_rng(settings.seed).permutation(len(queries))[:RECALL_QUERIES]]
     index, mapped, wanted, refused = base, asked, None, ""
     if adapter.kind != "identity":
@@ -69,7 +80,7 @@ def swap_index(
             found = check_recall(index, mapped, floor=recall)
         except FoldRefused as error:
             refused = error.problem
-            index = open_index(rebuild(source, adapter, home, settings, changes_upto=upto), verify=False)
+            index = open_index(build(source, adapter), verify=False)
             found = check_recall(index, mapped, floor=recall)
     else:
         found = check_recall(index, mapped, floor=recall)
