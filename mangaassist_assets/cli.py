@@ -336,6 +336,20 @@ def rollback(why: Why, by: By, home: Home = None, config: Config = None, as_json
     _tell(log.rollback(by=by, at=_now(), why=why), as_json)
 
 
+@app.command()
+def rollback_index(home: Home = None, config: Config = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Return to the chunk index before; a running service takes it up by itself."""
+    from mangaassist_assets.lib.retrieval.pointer import Pointer
+    from mangaassist_assets.lib.retrieval.served import INDEXES
+
+    pointed = Pointer(current().home / INDEXES).rollback()
+    if as_json:
+        _print_json({"index": pointed.current, "previous": pointed.previous})
+        return
+    out.print(f"Index {pointed.current[:12]} serves again; {pointed.previous[:12]} is kept.", highlight=False)
+    out.print("The next `chunk_index` takes over: correct what it is built from first.", highlight=False)
+
+
 def _house() -> Any:
     from mangaassist_assets.lib.artifacts import House
 

@@ -143,3 +143,16 @@ def test_every_column_of_every_table_in_the_lake_has_a_meaning(project):
     unknown = {field.name for path in tables if path.stem == "data" for field in pq.read_schema(path) if not meaning(field)}
     assert tables
     assert not unknown
+
+
+def test_an_index_is_rolled_back_by_a_verb_and_only_where_there_is_one_before(project):
+    from mangaassist_assets.lib.retrieval.pointer import Pointer
+
+    folder, _ = project
+    refused = mangaassist(folder, "rollback-index")
+    assert refused.returncode != 0
+    assert "no previous index" in refused.stderr
+    pointer = Pointer(folder / ".mangaassist" / "indexes")
+    serving = pointer.read().current
+    pointer.flip("0" * 64, expected=serving)
+    assert json.loads(mangaassist(folder, "rollback-index", "--json").stdout)["index"] == serving
