@@ -171,7 +171,7 @@ def _judged_validation(queries: pa.Table) -> NDArray[np.int64]:
 def _untrained() -> pa.Table:
     row = dict.fromkeys(METRICS, float("nan")) | {"candidate": "identity", "kind": "identity", "foldable": True, "pull": 0.0, "share": 0.0}
     why = "there are no judged queries to learn from or to choose by; see [sources.retrieval_pairs]"
-    more = {"gain": 0.0, "gain_error": float("nan"), "general_change": None, "training_s": 0.0, "chosen": True, "reason": why}
+    more = {"gain": float("nan"), "gain_error": float("nan"), "general_change": None, "training_s": 0.0, "chosen": True, "reason": why}
     return pa.Table.from_pylist([row | more], schema=ADAPTER_CANDIDATES)
 
 

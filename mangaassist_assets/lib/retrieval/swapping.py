@@ -12,7 +12,7 @@ import numpy as np
 
 from mangaassist_assets.lib.retrieval.adapter import Adapter
 from mangaassist_assets.lib.retrieval.fold import FoldRefused, check_recall, fold
-from mangaassist_assets.lib.retrieval.index import Vectors, VectorSource, open_index
+from mangaassist_assets.lib.retrieval.index import ChunkIndex, Vectors, VectorSource, open_index
 from mangaassist_assets.lib.retrieval.pointer import Pointer, swap
 from mangaassist_assets.lib.retrieval.rebuild import IndexSettings, rebuild
 from mangaassist_assets.lib.retrieval.segments import ChangeLog
@@ -72,17 +72,19 @@ def swap_index(
     build = partial(rebuild, home=home, settings=settings, run=partial(run_shards, workers=workers), changes_upto=upto)
     base = open_index(build(source, None), verify=False)
     asked = queries[np.random.default_rng(settings.seed).permutation(len(queries))[:RECALL_QUERIES]]
-    index, mapped, wanted, refused = base, asked, None, ""
-    if adapter.kind != "identity":
-        wanted, mapped = adapter, adapter.apply(asked)
-        try:
-            index = fold(base, adapter)
-            found = check_recall(index, mapped, floor=recall)
-        except FoldRefused as error:
-            refused = error.problem
-            index = open_index(build(source, adapter), verify=False)
-            found = check_recall(index, mapped, floor=recall)
-    else:
+    wanted = None if adapter.kind == "identity" else adapter
+    mapped = asked if wanted is None else wanted.apply(asked)
+    index: ChunkIndex = base
+    refused = ""
+    try:
+        if wanted is not None:
+            index = fold(base, wanted)
+        found = check_recall(index, mapped, floor=recall)
+    except FoldRefused as error:
+        if wanted is None:
+            raise
+        refused = error.problem
+        index = open_index(build(source, wanted), verify=False)
         found = check_recall(index, mapped, floor=recall)
     swap(pointer, index.path, log, wanted, mapped, expected=expected)
     return Swapped(index.digest, index.facts["strategy"], found, len(asked), refused, len(index))
