@@ -255,3 +255,49 @@ def cell(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
+
+
+def parse_tables(
+    entries: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    known: Sequence[str],
+    lists: Sequence[str],
+    *,
+    where: str,
+    table: str,
+    example: str,
+) -> list[tuple[str, dict[str, Any]]]:
+    """Place and checked values of each table of a setting that names files: one table or an array of them.
+
+    Args:
+        entries: parsed TOML.
+        known: its keys.
+        lists: those whose values are lists of strings, or one string; all others are strings.
+        where: the file.
+        table: the setting.
+        example: paths to show where there are none.
+
+    Raises:
+        BadInput: an unknown key, a value of another type, no paths, or no table at all.
+    """
+    tables = [entries] if isinstance(entries, Mapping) else list(entries)
+    if not tables:
+        raise BadInput("no source in it", where=f"{where} [{table}]", remedy=f'Add one with paths = ["{example}"].')
+    found = []
+    for number, given in enumerate(tables, 1):
+        place, values = f"{where} [{table}] {number}", {}
+        for key, value in given.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                remedy = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
+                raise BadInput(f"unknown key {key!r}", where=place, remedy=remedy)
+            if key in lists:
+                value = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+                if not isinstance(value, tuple) or not all(isinstance(v, str) and v for v in value):
+                    raise BadInput(f"{key} = {value!r} is not a list of strings", where=place, remedy=f"Set {key} to a list of strings.")
+            elif not isinstance(value, str) or not value:
+                raise BadInput(f"{key} = {value!r} is not a string", where=place, remedy=f"Set {key} to a string.")
+            values[key] = value
+        if not values.get("paths"):
+            raise BadInput("no paths", where=place, remedy=f'Add paths = ["{example}"].')
+        found.append((place, values))
+    return found

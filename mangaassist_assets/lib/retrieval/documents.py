@@ -4,7 +4,6 @@ A `CatalogSource` says where the files lie and what their columns mean. A docume
 chunks can point back at them; what a shopper filters by (stock, language, format) comes from its parts, or from columns.
 """
 
-import difflib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,7 +12,7 @@ from typing import Any
 
 from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.errors import BadInput
-from mangaassist_assets.lib.files import FileSet, cell, contents, rows
+from mangaassist_assets.lib.files import FileSet, cell, contents, parse_tables, rows
 
 TABLE = "sources.catalog"
 MAX_CHARS = 200_000
@@ -118,32 +117,13 @@ def parse_catalog(entries: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, f
     Raises:
         BadInput: an unknown key, a value of another type, or none at all.
     """
-    tables = [entries] if isinstance(entries, Mapping) else list(entries)
-    if not tables:
-        raise BadInput("no source in it", where=f"{where} [{TABLE}]", remedy='Add one with paths = ["...jsonl"].')
-    return tuple(_parse(table, number, folder, f"{where} [{TABLE}] {number}") for number, table in enumerate(tables, 1))
-
-
-def _parse(table: Mapping[str, Any], number: int, folder: Path, where: str) -> CatalogSource:
-    known = {f.name: f.type for f in fields(CatalogSource) if f.name != "folder"}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            remedy = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
-            raise BadInput(f"unknown key {key!r}", where=where, remedy=remedy)
-        if key in ("paths", "text", "aliases", "part_text"):
-            value = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-            if not isinstance(value, tuple) or not all(isinstance(v, str) and v for v in value):
-                raise BadInput(f"{key} = {value!r} is not a list of strings", where=where, remedy=f"Set {key} to a list of strings.")
-        elif not isinstance(value, str) or not value:
-            raise BadInput(f"{key} = {value!r} is not a string", where=where, remedy=f"Set {key} to a string.")
-        values[key] = value
-    if not values.get("paths"):
-        raise BadInput("no paths", where=where, remedy='Add paths = ["products/*.jsonl"].')
-    if values.get("text") == ():
-        raise BadInput("text names no column", where=where, remedy='Set text = "description".')
-    return CatalogSource(**{"name": f"catalog_{number}", **values, "folder": folder})
+    known, lists = [f.name for f in fields(CatalogSource) if f.name != "folder"], ("paths", "text", "aliases", "part_text")
+    sources: list[CatalogSource] = []
+    for place, values in parse_tables(entries, known, lists, where=where, table=TABLE, example="products/*.jsonl"):
+        if values.get("text") == ():
+            raise BadInput("text names no column", where=place, remedy='Set text = "description".')
+        sources.append(CatalogSource(**{"name": f"catalog_{len(sources) + 1}", **values, "folder": folder}))
+    return tuple(sources)
 
 
 def digest_of_catalog(sources: Sequence[CatalogSource]) -> str:

@@ -4,7 +4,6 @@ A `QuerySource` says where queries lie, what their columns mean, and where their
 judgement a row as TREC and BEIR publish them.
 """
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.errors import BadInput
-from mangaassist_assets.lib.files import FileSet, cell, contents, rows
+from mangaassist_assets.lib.files import FileSet, cell, contents, parse_tables, rows
 
 TABLE = "sources.retrieval_pairs"
 MAX_CHARS = 4_000
@@ -111,32 +110,13 @@ def parse_queries(entries: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, f
     Raises:
         BadInput: an unknown key, a value of another type, or none at all.
     """
-    tables = [entries] if isinstance(entries, Mapping) else list(entries)
-    if not tables:
-        raise BadInput("no source in it", where=f"{where} [{TABLE}]", remedy='Add one with paths = ["queries.jsonl"].')
-    return tuple(_parse(table, number, folder, f"{where} [{TABLE}] {number}") for number, table in enumerate(tables, 1))
-
-
-def _parse(table: Mapping[str, Any], number: int, folder: Path, where: str) -> QuerySource:
-    known = [f.name for f in fields(QuerySource) if f.name != "folder"]
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            remedy = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(known)}."
-            raise BadInput(f"unknown key {key!r}", where=where, remedy=remedy)
-        if key in ("paths", "judgements"):
-            value = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-            if not isinstance(value, tuple) or not all(isinstance(v, str) and v for v in value):
-                raise BadInput(f"{key} = {value!r} is not a list of strings", where=where, remedy=f"Set {key} to a list of strings.")
-        elif not isinstance(value, str) or not value:
-            raise BadInput(f"{key} = {value!r} is not a string", where=where, remedy=f"Set {key} to a string.")
-        values[key] = value
-    if not values.get("paths"):
-        raise BadInput("no paths", where=where, remedy='Add paths = ["queries/*.jsonl"].')
-    if values.get("use_as") and values["use_as"] not in SPLITS:
-        raise BadInput(f"use_as = {values['use_as']!r} is no split", where=where, remedy="Set it to train, validation or test.")
-    return QuerySource(**{"name": f"queries_{number}", **values, "folder": folder})
+    known, lists = [f.name for f in fields(QuerySource) if f.name != "folder"], ("paths", "judgements")
+    sources: list[QuerySource] = []
+    for place, values in parse_tables(entries, known, lists, where=where, table=TABLE, example="queries/*.jsonl"):
+        if values.get("use_as") and values["use_as"] not in SPLITS:
+            raise BadInput(f"use_as = {values['use_as']!r} is no split", where=place, remedy="Set it to train, validation or test.")
+        sources.append(QuerySource(**{"name": f"queries_{len(sources) + 1}", **values, "folder": folder}))
+    return tuple(sources)
 
 
 def digest_of_queries(sources: Sequence[QuerySource]) -> str:
