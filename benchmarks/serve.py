@@ -1,9 +1,11 @@
-"""The service against a plain typed BentoML endpoint with the same bundle, interleaved in one run.
+"""The service against a plain typed BentoML endpoint with the same bundle, or against itself without writing interactions, in one run.
 
-    python benchmarks/serve.py --peer bentoml [--rounds 4] [--seconds 3] [--bundle DIR]
+    python benchmarks/serve.py [--peer bentoml] [--rounds 4] [--seconds 3] [--bundle DIR]
+    python benchmarks/serve.py --peer silent
 
-Both run under `bentoml serve`, one worker each, on loopback; the load generator shares their cores. Rounds go own, peer, peer, own;
-a ratio is the median over pairs of neighbours. Texts are the test split of the house's labelled messages.
+Both run under `bentoml serve`, one worker each, on loopback, in houses of their own; the load generator shares their cores. Rounds go own,
+peer, peer, own; a ratio is the median over pairs of neighbours. Texts are the test split of the house's labelled messages. What writing
+costs is also given in processor time a request, of the whole service with all its threads, which other work on the machine disturbs least.
 """
 
 import argparse
@@ -22,12 +24,18 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
+
 from mangaassist_assets import settings
 from mangaassist_assets.lib.artifacts import House
 from mangaassist_assets.lib.serving import newest_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN, PEER = "bento.service:MangaAssist", "benchmarks.serve_plain:Plain"
+OWN = "bento.service:MangaAssist"
+PEERS = {  # target, variables
+    "bentoml": ("benchmarks.serve_plain:Plain", {}),
+    "silent": (OWN, {"MANGAASSIST_SERVICE__INTERACTIONS": "false"}),
+}
 
 
 def free_port():
@@ -37,14 +45,18 @@ def free_port():
 
 
 @contextlib.contextmanager
-def served(target, bundle, scratch):
-    """A `bentoml serve` of the target, ready to answer; its log is shown where it never is."""
-    port, home = free_port(), Path(scratch, target.rpartition(":")[2])
+def served(target, bundle, scratch, variables):
+    """Port and process of a `bentoml serve` of the target, ready to answer; its log is shown where it never is."""
+    port = free_port()
+    home = Path(scratch, f"house-{port}")
+    home.mkdir()
     env = os.environ | {
         "MANGAASSIST_BUNDLE": str(bundle),
-        "BENTOML_HOME": str(home),
+        "MANGAASSIST_HOME": str(home),
+        "BENTOML_HOME": str(Path(scratch, f"bentoml-{port}")),
         "BENTOML_DO_NOT_TRACK": "True",
         "OMP_NUM_THREADS": "1",
+        **variables,
     }
     log = Path(scratch, f"{port}.log")
     with log.open("wb") as stream:
@@ -58,13 +70,18 @@ def served(target, bundle, scratch):
                 break
         else:
             raise SystemExit(f"{target} was not ready within two minutes:\n{log.read_text()[-2000:]}")
-        yield port
+        yield port, psutil.Process(process.pid)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def processor_s(process):
+    """User and system seconds of a service with all its processes."""
+    return sum(sum(member.cpu_times()[:2]) for member in (process, *process.children(recursive=True)))
 
 
 def load(port, kind, bodies, seconds, **options):
@@ -100,7 +117,7 @@ def messages(house, limit=1500):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", choices=["bentoml"], default="bentoml")
+    parser.add_argument("--peer", choices=list(PEERS), default="bentoml")
     parser.add_argument("--rounds", type=int, default=4, help="pairs of an own and a peer round")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--bundle", type=Path, help="folder of an intent classifier; the newest of the house by default")
@@ -110,7 +127,12 @@ def main():
     bundle = a.bundle or house.bundles / f"sha256-{newest_classifier(house.bundles)}"
     texts = json.loads(a.texts.read_text()) if a.texts else messages(house)
 
-    with tempfile.TemporaryDirectory() as scratch, served(OWN, bundle, scratch) as own, served(PEER, bundle, scratch) as peer:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        served(OWN, bundle, scratch, {}) as (own, own_process),
+        served(PEERS[a.peer][0], bundle, scratch, PEERS[a.peer][1]) as (peer, peer_process),
+    ):
+        processes = {own: own_process, peer: peer_process}
         by_route = routes(own, texts)
 
         def bodies(name, lists):
@@ -131,7 +153,9 @@ def main():
             for r in range(a.rounds):
                 got = {}
                 for port in (own, peer) if r % 2 == 0 else (peer, own):
+                    before = processor_s(processes[port])
                     got[port] = load(port, kind, path, a.seconds, **options)
+                    got[port]["processor_us"] = (processor_s(processes[port]) - before) / got[port]["answers"] * 1e6
                 pairs.append((got[own], got[peer]))
             rows[name] = [pairs, measure]
 
@@ -154,7 +178,7 @@ def main():
     )
     print(f"{cpu}, {len(os.sched_getaffinity(0))} cores, client included; bundle {bundle.name[7:19]}")
     print(f"{len(texts)} texts: " + ", ".join(f"{v:.0%} {k}" for k, v in share.items()))
-    print(f"{'':42} {'own':>10} {'BentoML':>10} {'ratio':>8}   errors")
+    print(f"{'':42} {'own':>10} {a.peer:>10} {'ratio':>8}   errors")
     for name, (pairs, measure) in rows.items():
         mine, theirs = ([p[i][measure] for p in pairs] for i in (0, 1))
         ratio = statistics.median(m / t if measure == "per_s" else t / m for m, t in zip(mine, theirs, strict=True))
@@ -163,6 +187,11 @@ def main():
         print(
             f"{name:42} {statistics.median(mine) * scale:10.2f} {statistics.median(theirs) * scale:10.2f} {ratio:7.1f}x   {errors:8} {unit}"
         )
+    if a.peer == "silent":
+        for name, (pairs, _) in rows.items():
+            mine, theirs = (statistics.median(p[i]["processor_us"] for p in pairs) for i in (0, 1))
+            cost = statistics.median(p[0]["processor_us"] / p[1]["processor_us"] for p in pairs) - 1
+            print(f"{name:42} {mine:10.1f} {theirs:10.1f} {cost:+8.1%}   processor microseconds a request")
     print(
         f"rules, one connection, the service's own clock: {within:.0f} of {asked:.0f} requests within 1 ms ({within / max(asked, 1):.2%})"
     )

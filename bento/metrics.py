@@ -37,7 +37,7 @@ from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
-ROUTES = ("/v1/classify", "/v1/retrieve", "/v1/model", "/livez", "/readyz", "/metrics", "/docs.json", "/")
+ROUTES = ("/v1/classify", "/v1/retrieve", "/v1/feedback", "/v1/model", "/livez", "/readyz", "/metrics", "/docs.json", "/")
 OTHER = "other"
 
 
@@ -80,11 +80,26 @@ class Metrics:
             registry=registry,
         )
         self._reloads = Counter("mangaassist_reloads", "Bundles taken up or refused.", ["outcome"], registry=registry)
+        self._interactions = Counter(
+            "mangaassist_interactions", "Records written down: answer, retrieve, feedback, shadow.", ["kind"], registry=registry
+        )
+        self._not_written = Counter(
+            "mangaassist_interactions_not_written", "Records that could not be written down, by reason.", ["reason"], registry=registry
+        )
+        self._shadow = Counter("mangaassist_shadow_texts", "Texts offered to the shadow.", ["outcome"], registry=registry)
+        self._canary = Counter("mangaassist_canary_requests", "Requests of the canary's sessions.", ["outcome"], registry=registry)
+        self._pending: dict[str, int] = dict.fromkeys(("answer", "retrieve", "feedback", "shadow"), 0)
         self._by_route = {route: self._messages.labels(route) for route in ("rules", "student", "classifier")}
         self._by_answer: dict[tuple[str, int], Counter] = {}
-        self._served: tuple[str, str, str] | None = None
-        for outcome in ("loaded", "refused"):
-            self._reloads.labels(outcome)
+        self._served: dict[str, tuple[str, str, str]] = {}
+        for counter, values in (
+            (self._reloads, ("loaded", "refused")),
+            (self._not_written, ("behind", "disk", "not_open")),
+            (self._shadow, ("answered", "dropped", "failed")),
+            (self._canary, ("answered", "fell_back")),
+        ):
+            for value in values:
+                counter.labels(value)
 
     def answered(self, route: str, code: int) -> None:
         """Counts an answer; a route that is not the service's own counts as `other`."""
@@ -111,20 +126,47 @@ class Metrics:
     def waiting(self, texts: int) -> None:
         self._waiting.set(texts)
 
-    def serves(self, digest: str, state: str, provider: str) -> None:
-        """Names the bundle that is served from now on."""
-        if self._served is not None:
-            self._model.labels(*self._served).set(0)
-        self._served = (digest, state, provider)
-        self._model.labels(*self._served).set(1)
-        self._ready.set(1)
+    def serves(self, role: str, digest: str, state: str, provider: str) -> None:
+        """Names the bundle that serves as champion, canary or shadow from now on."""
+        self.leaves(role)
+        self._served[role] = (digest, state, provider)
+        self._model.labels(*self._served[role]).set(1)
+        if role == "champion":
+            self._ready.set(1)
         self._reloads.labels("loaded").inc()
+
+    def leaves(self, role: str) -> None:
+        """Nobody serves as that any more."""
+        if (served := self._served.pop(role, None)) is not None:
+            self._model.labels(*served).set(0)
 
     def refused(self) -> None:
         self._reloads.labels("refused").inc()
 
+    def written(self, kind: str, records: int) -> None:
+        """Notes records; `settle` counts them, as a counter that workers share costs as much as writing a record does."""
+        self._pending[kind] += records
+
+    def settle(self) -> None:
+        """Counts what `written` noted."""
+        for kind, records in self._pending.items():
+            self._interactions.labels(kind).inc(records)
+            self._pending[kind] = 0
+
+    def not_written(self, reason: str, records: int) -> None:
+        self._not_written.labels(reason).inc(records)
+
+    def shadow(self, outcome: str) -> None:
+        """Counts a text that a shadow answered or failed on, or that was dropped."""
+        self._shadow.labels(outcome).inc()
+
+    def canary(self, outcome: str) -> None:
+        """Counts a request of a canary's session: answered by it, or fallen back to the champion."""
+        self._canary.labels(outcome).inc()
+
     def render(self) -> bytes:
         """The text exposition of all workers."""
+        self.settle()
         registry = self._registry
         if registry is REGISTRY and FOLDER in os.environ:
             registry = CollectorRegistry()

@@ -1,234 +1,44 @@
-"""From texts to intents: the bundle that is served, its replacement while requests run, and batches for the classifier.
+"""From texts to intents: who answers a request, and the limits that it is answered within.
 
-Rules and student answer on the event loop, in microseconds. What they leave goes to a batcher: an idle classifier starts at
-once with what is there, and what arrives while it computes makes up the next batch. Each bundle has a batcher of its own, so
-a new one takes the next request while the old one answers those it has.
+Rules and student answer on the event loop, in microseconds; what they leave goes to the bundle's batcher. A canary's sessions are answered
+by the canary, and by the champion where that fails; a shadow reads what the champion answered, afterwards.
 """
 
 import asyncio
-import gc
-import itertools
-import logging
 import math
-import os
 import time
-import traceback
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
+from bento.batches import Batcher
+from bento.faults import logger, place_of
+from bento.interactions import Answers, Interactions
 from bento.metrics import Metrics
-from bento.schemas import ModelReply, Refusal
+from bento.schemas import ClassifyRequest, ModelReply, Refusal
+from bento.seats import CascadeLike, Seat, load_and_warm
+from bento.shadow import Shadow
 from mangaassist_assets.lib.artifacts import Bundle
-from mangaassist_assets.lib.errors import DamagedArtifact, MangaAssistError, Unavailable
+from mangaassist_assets.lib.drift.interactions import Shadow as Record
+from mangaassist_assets.lib.errors import MangaAssistError
 from mangaassist_assets.lib.intents.export import CPU, cores
 from mangaassist_assets.lib.intents.prediction import Prediction
 from mangaassist_assets.lib.messages.normalising import normalise
 from mangaassist_assets.lib.messages.redaction import redact
-from mangaassist_assets.lib.serving import ServiceSettings, Wanted
+from mangaassist_assets.lib.release.assignment import in_canary
+from mangaassist_assets.lib.serving import Lineup, ServiceSettings, Wanted
 
-logger = logging.getLogger("bentoml.mangaassist")  # below bentoml's, whose level and handler the server sets up
-
-RETRY_REFUSED_S = 30.0
 ON_A_DEVICE = 2  # batches at once where a device computes: one is prepared while the other runs
-QUANTUM = 16  # texts that one request puts into a batch before the next request has its turn
 INLINE_TEXTS, INLINE_CHARS = 64, 4_000  # what rules and student read before other requests have their turn
-LONGEST_TOKENS = 128  # longer texts cost the classifier no more than this
 
-WARM_UP = (
-    "where is my order",
-    "おすすめの漫画は?",
-    "I want to send vol. 3 back, and is the One Piece box set on sale?",
-    "long " * 400,
-    "😀",
-)
-
-
-class CascadeLike(Protocol):
-    """What the pipeline needs of `lib.intents.cascade.Cascade`."""
-
-    labels: tuple[str, ...]
-    out_of_scope_label: str | None
-    provider: str
-    thresholds: dict[str, float]
-
-    def classify_fast(self, texts: Sequence[str]) -> list[Prediction | None]: ...
-    def classify_slow(self, texts: Sequence[str]) -> list[Prediction]: ...
+HangUp = Callable[[], Awaitable[Any]]  # returns when the client has gone
 
 
 class HungUp(Exception):
     """Nobody waits for the answer any more."""
 
 
-# ── batches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Asked:
-    """Texts of one request that wait for the classifier.
-
-    Attributes:
-        answer: their predictions, in order.
-        taken: how many are in a batch already.
-        left: how many are not answered yet.
-    """
-
-    __slots__ = ("answer", "left", "predictions", "taken", "texts")
-
-    def __init__(self, texts: Sequence[str], answer: "asyncio.Future[list[Prediction]]") -> None:
-        self.texts, self.answer = texts, answer
-        self.taken, self.left = 0, len(texts)
-        self.predictions: list[Prediction] = [None] * len(texts)  # type: ignore[list-item]
-
-
-@dataclass(slots=True)
-class Part:
-    """A run of one request's texts within a batch."""
-
-    asked: Asked
-    start: int
-    stop: int
-
-    @property
-    def texts(self) -> Sequence[str]:
-        return self.asked.texts[self.start : self.stop]
-
-
-class Batcher:
-    """Runs the classifier on batches, in threads of its own; everything else happens on the event loop.
-
-    Args:
-        classify: predictions of texts, in order; called by `runners` threads at once.
-        runners: batches at the same time.
-        max_tokens: estimated tokens in one batch, padding included.
-        metrics: counts batches and what waits.
-    """
-
-    def __init__(self, classify: Callable[[Sequence[str]], list[Prediction]], *, runners: int, max_tokens: int, metrics: Metrics) -> None:
-        self._classify, self._max_tokens, self._metrics = classify, max_tokens, metrics
-        self._threads = ThreadPoolExecutor(runners, thread_name_prefix="classifier")
-        self._runners = self._free = runners
-        self._queue: deque[Asked] = deque()
-        self._loop = asyncio.get_running_loop()
-        self._scheduled = self._closing = False
-        self._seconds_per_text = 0.005
-        self.waiting = 0
-
-    def ask(self, texts: Sequence[str]) -> Asked:
-        """Queues the texts of one request."""
-        asked = Asked(texts, self._loop.create_future())
-        self._queue.append(asked)
-        self._count(len(texts))
-        if not self._scheduled:  # once per turn of the loop: requests that arrive together go together
-            self._scheduled = True
-            self._loop.call_soon(self._start)
-        return asked
-
-    def give_up(self, asked: Asked) -> None:
-        """Takes back the texts that no batch holds yet."""
-        asked.answer.cancel()
-        self._drop(asked)
-
-    def seconds_to_empty(self) -> float:
-        """When the texts that wait now will be answered, at the pace of recent batches."""
-        return self.waiting * self._seconds_per_text / self._runners
-
-    def close(self) -> None:
-        """Ends the threads when all that was asked is answered."""
-        self._closing = True
-        self._end_if_drained()
-
-    def _start(self) -> None:
-        self._scheduled = False
-        while self._free and (batch := self._next_batch()):
-            self._free -= 1
-            started = time.perf_counter()
-            running = self._loop.run_in_executor(self._threads, self._run, [part.texts for part in batch])
-            running.add_done_callback(lambda done, batch=batch, started=started: self._finish(done, batch, started))  # type: ignore[misc]
-
-    def _next_batch(self) -> list[Part]:
-        """A few texts of each request in turn, so that a long request does not hold up the short ones."""
-        batch: list[Part] = []
-        size, widest = 0, 0
-        while self._queue:
-            asked = self._queue.popleft()
-            start, stop, full = asked.taken, min(asked.taken + QUANTUM, len(asked.texts)), False
-            while asked.taken < stop and not full:
-                wider = max(widest, tokens(asked.texts[asked.taken]))
-                full = size > 0 and wider * (size + 1) > self._max_tokens
-                if not full:
-                    widest, size, asked.taken = wider, size + 1, asked.taken + 1
-            if asked.taken > start:
-                batch.append(Part(asked, start, asked.taken))
-            if full:
-                self._queue.appendleft(asked)
-                break
-            if asked.taken < len(asked.texts):
-                self._queue.append(asked)
-        self._count(-size)
-        return batch
-
-    def _run(self, parts: list[Sequence[str]]) -> list[list[Prediction] | Exception]:
-        """Predictions of each part. Where the batch fails, each part is tried alone: one text must not fail its neighbours."""
-        try:
-            predictions = self._classify(list(itertools.chain.from_iterable(parts)))
-            ends = list(itertools.accumulate(map(len, parts)))
-            return [predictions[end - len(part) : end] for part, end in zip(parts, ends, strict=True)]
-        except Exception as error:
-            return [error] if len(parts) == 1 else [self._run([part])[0] for part in parts]
-
-    def _finish(self, done: "asyncio.Future[list[list[Prediction] | Exception]]", batch: list[Part], started: float) -> None:
-        self._free += 1
-        seconds, size = time.perf_counter() - started, sum(part.stop - part.start for part in batch)
-        self._seconds_per_text += 0.1 * (seconds / size - self._seconds_per_text)
-        self._metrics.ran_batch(size, seconds)
-        for part, outcome in zip(batch, done.result(), strict=True):
-            asked = part.asked
-            if asked.answer.done():
-                continue
-            if isinstance(outcome, Exception):
-                logger.error("The classifier failed on %d texts: %s", part.stop - part.start, place_of(outcome))
-                asked.answer.set_exception(
-                    Refusal(503, "classifier_failed", "The classifier failed on a text of this request. Ask again.", 1)
-                )
-                self._drop(asked)
-                continue
-            asked.predictions[part.start : part.stop] = outcome
-            asked.left -= len(outcome)
-            if not asked.left:
-                asked.answer.set_result(asked.predictions)
-        self._start()
-        self._end_if_drained()
-
-    def _drop(self, asked: Asked) -> None:
-        self._count(asked.taken - len(asked.texts))
-        asked.taken = len(asked.texts)
-
-    def _end_if_drained(self) -> None:
-        if self._closing and not self._queue and self._free == self._runners:
-            self._threads.shutdown(wait=False)
-
-    def _count(self, change: int) -> None:
-        self.waiting += change
-        self._metrics.waiting(self.waiting)
-
-
-def tokens(text: str) -> int:
-    """Rough number of tokens of a text, with the two that mark its ends."""
-    return min((len(text) // 4 if text.isascii() else len(text.encode()) // 3) + 3, LONGEST_TOKENS)
-
-
-def place_of(error: BaseException) -> str:
-    """Type and innermost line of an error. Its message may quote a shopper's text and is never logged."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return type(error).__name__ + (f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else "")
-
-
-# ── the bundle that is served ───────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
+@dataclass
 class Served:
     """A verified and warmed bundle with its batcher."""
 
@@ -236,29 +46,45 @@ class Served:
     cascade: CascadeLike
     batcher: Batcher
 
+    def close(self) -> None:
+        """Ends the batcher when it has answered what it was asked."""
+        self.batcher.close()
+
 
 class Pipeline:
-    """Serves one bundle, and replaces it when another is wanted.
+    """Answers with the champion, and runs a canary and a shadow beside it.
 
     Args:
         settings: limits and pace.
         wanted: what ought to be served now; called every `poll_s` seconds in a thread; raises MangaAssistError.
         load: makes a cascade of a verified bundle; raises Unavailable where the provider cannot be had.
         metrics: where answers, batches and bundles are counted.
+        interactions: names answers and writes them down.
+        canary_share: of sessions, 0 to 1.
     """
 
     def __init__(
-        self, settings: ServiceSettings, *, wanted: Callable[[], Wanted], load: Callable[[Bundle], CascadeLike], metrics: Metrics
+        self,
+        settings: ServiceSettings,
+        *,
+        wanted: Callable[[], Lineup],
+        load: Callable[[Bundle], CascadeLike],
+        metrics: Metrics,
+        interactions: Interactions,
+        canary_share: float,
     ) -> None:
-        self.settings, self.metrics = settings, metrics
-        self._wanted, self._load = wanted, load
+        self.settings, self.metrics, self.interactions = settings, metrics, interactions
+        self._wanted, self._canary_share = wanted, canary_share
         self._runners = settings.runners or (cores() if settings.provider == CPU else ON_A_DEVICE)
-        self._served: Served | None = None
-        self._why_not = "The service is starting: the bundle is being verified and warmed. Ask again in some seconds."
-        self._refused: tuple[str, float] | None = None  # digest, when
+
+        def warm(bundle: Wanted) -> CascadeLike:
+            return load_and_warm(bundle, load, settings.provider)
+
+        self.champion = Seat("champion", load=warm, run=self._run, metrics=metrics)
+        self.canary = Seat("canary", load=warm, run=self._run, metrics=metrics)
+        self.shadow = Seat("shadow", load=warm, run=self._run_shadow, metrics=metrics)
         self._watching: asyncio.Task[None] | None = None
         self._in_work = 0
-        self._prefix, self._numbers = os.urandom(6).hex(), itertools.count(1)
 
     async def start(self) -> None:
         """Begins to look for a bundle and returns at once; `served` raises until it is there."""
@@ -269,88 +95,127 @@ class Pipeline:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
-        if self._served is not None:
-            self._served.batcher.close()
-
-    # ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+        for seat in (self.shadow, self.canary, self.champion):
+            seat.close()
 
     def served(self) -> Served:
-        """The bundle in service; a Refusal that names the remedy where there is none."""
-        if self._served is None:
-            raise Refusal(503, "not_ready", self._why_not, 5)
-        return self._served
+        """The champion in service; a Refusal that names the remedy where there is none."""
+        if self.champion.served is None:
+            raise Refusal(503, "not_ready", self.champion.why_not, 5)
+        return self.champion.served
 
     def model(self) -> ModelReply:
         """What is served, for people and deployers."""
-        served, refused = self._served, self._refused[0] if self._refused else None
-        if served is None:
-            return ModelReply(
-                state="none",
-                digest=None,
-                champion=None,
-                refused=refused,
-                labels=[],
-                out_of_scope_label=None,
-                provider=self.settings.provider,
-                thresholds={},
-                index=None,
-                embedding_space=None,
-            )
-        digest, state = served.wanted.digest, served.wanted.state
+        served = self.champion.served
+        cascade = served and served.cascade
+        state = served.wanted.state if served else "none"
         return ModelReply(
             state=state,
-            digest=digest,
-            champion=digest if state == "champion" else None,
-            refused=refused,
-            labels=list(served.cascade.labels),
-            out_of_scope_label=served.cascade.out_of_scope_label,
-            provider=served.cascade.provider,
-            thresholds=dict(served.cascade.thresholds),
+            digest=self.champion.digest,
+            champion=self.champion.digest if state == "champion" else None,
+            canary=self.canary.digest,
+            shadow=self.shadow.digest,
+            refused=self.champion.refused,
+            canary_refused=self.canary.refused,
+            shadow_refused=self.shadow.refused,
+            labels=list(cascade.labels) if cascade else [],
+            out_of_scope_label=cascade.out_of_scope_label if cascade else None,
+            provider=cascade.provider if cascade else self.settings.provider,
+            thresholds=dict(cascade.thresholds) if cascade else {},
             index=None,
             embedding_space=None,
         )
 
-    def request_id(self) -> str:
-        """A name that no other answer of any worker has."""
-        return f"{self._prefix}-{next(self._numbers):x}"
+    # ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def classify(self, texts: Sequence[str], hang_up: Callable[[], Awaitable[Any]] | None = None) -> list[Prediction]:
-        """Predictions of texts, in order.
+    async def answer(self, asked: ClassifyRequest, hang_up: HangUp | None = None) -> bytes:
+        """Classifies the texts of a request, writes down what is answered, and returns the JSON of the ClassifyReply.
+
+        Args:
+            asked: texts and session.
+            hang_up: awaited while the classifier works.
+
+        Raises:
+            Refusal, HungUp: as for `classify`.
+        """
+        started = time.perf_counter()
+        session = self.interactions.session(asked.session_id)
+        answers = await self.classify(asked.texts, session, hang_up)
+        seconds = time.perf_counter() - started
+        told = self.interactions.answered(answers, session, seconds * 1e3)
+        if (shadow := self.shadow.served) is not None and answers.arm == "champion":
+            shadow.offer(answers.texts, told.request_ids)
+        self.metrics.classified([p.route for p in answers.predictions], seconds)
+        return told.reply
+
+    async def classify(self, texts: Sequence[str], session: str | None = None, hang_up: HangUp | None = None) -> Answers:
+        """Predictions of texts, in order, from one bundle.
 
         Args:
             texts: at least one, within the limits.
-            hang_up: awaited while the classifier works; returns when the client has gone.
+            session: decides whether a canary answers.
+            hang_up: awaited while the classifier works.
 
         Raises:
             Refusal: not ready, overloaded, past the deadline, or a text has nothing to read.
             HungUp: the client has gone.
         """
-        served = self.served()
+        champion = self.served()
         if self._in_work >= self.settings.max_requests:
-            raise self._overloaded(served)
+            raise self._overloaded(champion)
         self._in_work += 1
         try:
-            clean: list[str] = []
-            predictions: list[Prediction | None] = []
-            for share in _shares(texts):
-                if predictions:
-                    await asyncio.sleep(0)
-                normal = [redact(normalise(text)) for text in share]  # the form that the classifier was trained on
-                if not all(normal):
-                    raise Refusal(422, "empty_text", f"texts[{len(clean) + normal.index('')}] is empty. Leave it out.")
-                clean += normal
-                predictions += served.cascade.classify_fast(normal)
-            left = [place for place, prediction in enumerate(predictions) if prediction is None]
-            if left:
-                slow = await self._classify_slowly(served, [clean[place] for place in left], hang_up)
-                for place, prediction in zip(left, slow, strict=True):
-                    predictions[place] = prediction
-            return predictions  # type: ignore[return-value]
+            release = self.canary.digest or self.canary.refused
+            if release is not None and in_canary(session, release, self._canary_share):
+                return await self._classify_in_canary(champion, texts, hang_up)
+            return Answers(*await self._ask(champion, texts, hang_up, self.settings.deadline_s), champion.wanted.digest)
         finally:
             self._in_work -= 1
 
-    async def _classify_slowly(self, served: Served, texts: list[str], hang_up: Callable[[], Awaitable[Any]] | None) -> list[Prediction]:
-        batcher, deadline_s = served.batcher, self.settings.deadline_s
+    async def _classify_in_canary(self, champion: Served, texts: Sequence[str], hang_up: HangUp | None) -> Answers:
+        """The canary's answer, for which it has half of the time; where it has none, the champion's, and the canary's error with it."""
+        canary, half_s = self.canary.served, self.settings.deadline_s / 2
+        error = "not_loaded"
+        if canary is not None:
+            try:
+                answers = Answers(*await self._ask(canary, texts, hang_up, half_s), canary.wanted.digest, "canary")
+                self.metrics.canary("answered")
+                return answers
+            except HungUp:
+                raise
+            except Refusal as refusal:
+                if refusal.status != 503:
+                    raise
+                error = refusal.code
+            except Exception as fault:
+                logger.error("The canary %s failed: %s", canary.wanted.digest[:12], place_of(fault))
+                error = "internal_error"
+        self.metrics.canary("fell_back")
+        return Answers(*await self._ask(champion, texts, hang_up, half_s), champion.wanted.digest, "canary", error)
+
+    async def _ask(
+        self, served: Served, texts: Sequence[str], hang_up: HangUp | None, deadline_s: float
+    ) -> tuple[list[str], list[Prediction]]:
+        """Texts in the form that the classifier was trained on, and what a bundle says to them."""
+        clean: list[str] = []
+        predictions: list[Prediction | None] = []
+        for share in _shares(texts):
+            if predictions:
+                await asyncio.sleep(0)
+            normal = [redact(normalise(text)) for text in share]
+            if not all(normal):
+                raise Refusal(422, "empty_text", f"texts[{len(clean) + normal.index('')}] is empty. Leave it out.")
+            clean += normal
+            predictions += served.cascade.classify_fast(normal)
+        left = [place for place, prediction in enumerate(predictions) if prediction is None]
+        if left:
+            slow = await self._ask_classifier(served, [clean[place] for place in left], hang_up, deadline_s)
+            for place, prediction in zip(left, slow, strict=True):
+                predictions[place] = prediction
+        return clean, predictions  # type: ignore[return-value]
+
+    async def _ask_classifier(self, served: Served, texts: list[str], hang_up: HangUp | None, deadline_s: float) -> list[Prediction]:
+        batcher = served.batcher
         if batcher.waiting + len(texts) > self.settings.max_waiting_texts or batcher.seconds_to_empty() > deadline_s:
             raise self._overloaded(served)
         asked = batcher.ask(texts)
@@ -377,72 +242,54 @@ class Pipeline:
     def _later(self, served: Served) -> int:
         return min(60, max(1, math.ceil(served.batcher.seconds_to_empty())))
 
-    # ── replacement ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── who serves ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _watch(self) -> None:
         while True:
             try:
                 await self._look()
             except MangaAssistError as error:
-                self._say(str(error))
+                self.champion.say(str(error))
             except Exception as error:  # the watch outlives whatever happens to a disk
-                self._say(f"What to serve could not be found out ({place_of(error)}). Look at the log of releases and the bundles.")
+                reason = f"What to serve could not be found out ({place_of(error)}). Look at the log of releases and the bundles."
+                self.champion.say(reason)
             await asyncio.sleep(self.settings.poll_s)
 
-    def _say(self, reason: str) -> None:
-        """Keeps a reason, and logs it when it is another than the last."""
-        if reason != self._why_not:
-            self._why_not = reason
-            logger.warning("%s%s", reason, " What was served stays in service." if self._served else "")
-
     async def _look(self) -> None:
-        wanted, served = await asyncio.to_thread(self._wanted), self._served
-        if served is not None:
-            if wanted.digest == served.wanted.digest:
-                if wanted.state != served.wanted.state:
-                    self._served = replace(served, wanted=wanted)
-                    self._announce(self._served)
-                return
-            if wanted.state == "unreleased" and served.wanted.state == "champion":
-                return  # the log may be out of reach for a moment; only another release replaces a champion
-        if self._refused and self._refused[0] == wanted.digest and time.monotonic() - self._refused[1] < RETRY_REFUSED_S:
-            return
-        try:
-            cascade = await asyncio.to_thread(self._load_and_warm, wanted)
-        except Exception as error:
-            self._refused = (wanted.digest, time.monotonic())
-            self.metrics.refused()
-            self._say(f"Bundle {wanted.digest[:12]} is refused: {error if isinstance(error, MangaAssistError) else place_of(error)}")
-            return
-        batcher = Batcher(cascade.classify_slow, runners=self._runners, max_tokens=self.settings.max_batch_tokens, metrics=self.metrics)
-        self._served, self._refused = Served(wanted, cascade, batcher), None
-        self._announce(self._served)
-        if served is not None:
-            served.batcher.close()
+        lineup, served = await asyncio.to_thread(self._wanted), self.champion.served
+        if served is not None and served.wanted.state == "champion" and lineup.champion.state == "unreleased":
+            return  # the log may be out of reach for a moment; only another release replaces a champion
+        await self.champion.fill(lineup.champion)
+        beside = lineup if self.interactions.write else Lineup(lineup.champion)  # nobody could judge what is not written down
+        await self.canary.fill(beside.canary)
+        await self.shadow.fill(beside.shadow)
 
-    def _announce(self, served: Served) -> None:
-        digest, state = served.wanted.digest, served.wanted.state
-        self.metrics.serves(digest, state, served.cascade.provider)
-        if state == "unreleased":
-            logger.warning("Serving %s, which is not released: no champion has been. See service.allow_unreleased.", digest[:12])
-        else:
-            logger.info("Serving %s (%s) on %s.", digest[:12], state, served.cascade.provider)
+    def _run(self, wanted: Wanted, cascade: CascadeLike) -> Served:
+        settings = self.settings
+        return Served(
+            wanted,
+            cascade,
+            Batcher(cascade.classify_slow, runners=self._runners, max_tokens=settings.max_batch_tokens, metrics=self.metrics),
+        )
 
-    def _load_and_warm(self, wanted: Wanted) -> CascadeLike:
-        """Verifies every byte, loads, and answers a few texts on each route before anybody's request does."""
-        bundle = wanted.open()
-        cascade = self._load(bundle)
-        if cascade.provider != self.settings.provider:
-            asked, had = self.settings.provider, cascade.provider
-            raise Unavailable(f"{asked} was asked for, {had} was had. Install the provider, or set service.provider.")
-        known = {*cascade.labels, cascade.out_of_scope_label}
-        answers = [*cascade.classify_fast(WARM_UP), *cascade.classify_slow(WARM_UP), *cascade.classify_slow(WARM_UP[:1])]
-        if any(answer is not None and (answer.intent not in known or not 0 <= answer.confidence <= 1) for answer in answers):
-            raise DamagedArtifact(f"{bundle.path}: it answers with labels or confidences that it cannot have. Train it again.")
-        if self._served is None:
-            gc.collect()
-            gc.freeze()  # the imports' objects live for ever; a collection that walks them all would hold up requests
-        return cascade
+    def _run_shadow(self, wanted: Wanted, cascade: CascadeLike) -> Shadow:
+        loop = asyncio.get_running_loop()
+
+        def is_busy() -> bool:
+            return self.champion.served is not None and self.champion.served.batcher.waiting > 0
+
+        def write(records: Sequence[Record]) -> None:
+            loop.call_soon_threadsafe(self.interactions.shadowed, records)
+
+        return Shadow(
+            wanted,
+            cascade,
+            share=self.settings.shadow_share,
+            most=self.settings.max_shadow_texts,
+            is_busy=is_busy,
+            write=write,
+            metrics=self.metrics,
+        )
 
 
 def _shares(texts: Sequence[str]) -> Iterator[Sequence[str]]:

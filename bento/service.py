@@ -4,26 +4,30 @@ Thin: BentoML starts, configures and packages the service; `web.py` answers in f
 """
 
 import contextlib
+import datetime as dt
+import functools
 import importlib.metadata
 import logging
 import os
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 import bentoml
+import msgspec
 from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 
+from bento.interactions import Interactions
 from bento.metrics import Metrics
 from bento.pipeline import Pipeline
-from bento.schemas import ClassifyReply, openapi
+from bento.schemas import ClassifyReply, ClassifyRequest, openapi
 from bento.shelves import Shelves
-from bento.web import Web, results
+from bento.web import Web
 from mangaassist_assets import settings
 from mangaassist_assets.lib.artifacts import Bundle, House
+from mangaassist_assets.lib.drift.segments import Journal
 from mangaassist_assets.lib.errors import MangaAssistError
 from mangaassist_assets.lib.intents.cascade import Cascade
 from mangaassist_assets.lib.retrieval.retriever import Retriever
@@ -66,6 +70,9 @@ def _lookout(told: settings.Settings) -> Lookout:
     )
 
 
+_now = functools.partial(dt.datetime.now, dt.UTC)
+
+
 @attrs.define
 class ImageWithBundle(Image):  # type: ignore[misc]
     """The image of a Bento that carries what it serves, so that it answers where there is no house."""
@@ -73,7 +80,7 @@ class ImageWithBundle(Image):  # type: ignore[misc]
     def freeze(self, bento_fs: Path, *args: Any, **kwargs: Any) -> Any:
         """Called once, by `bentoml build`, after the sources are in `bento_fs`."""
         try:
-            pack_bundle(_lookout(settings.current())(), bento_fs / "src" / PACKAGED.name)
+            pack_bundle(_lookout(settings.current())().champion, bento_fs / "src" / PACKAGED.name)
         except MangaAssistError as error:
             raise BentoMLException(str(error)) from None
         self.commands = list(dict.fromkeys(self.commands))  # BentoML enters its own a second time
@@ -100,7 +107,29 @@ def pins() -> list[str]:
 class InFront(bentoml.Service[T]):  # type: ignore[misc]
     """A BentoML service whose routes are answered in front of BentoML's own stack."""
 
-    @cached_property
+    @functools.cached_property
+    def metrics(self) -> Metrics:
+        """The ones of this process."""
+        return Metrics()
+
+    @functools.cached_property
+    def interactions(self) -> Interactions:
+        """Those of this process."""
+        told = settings.current()
+
+        def journal(folder: Path) -> Journal:
+            return Journal(folder, clock=_now, settings=told.service.journal)
+
+        return Interactions(
+            told.home,
+            open_journal=journal,
+            clock=_now,
+            metrics=self.metrics,
+            write=told.service.interactions,
+            feedback_days=told.service.feedback_days,
+        )
+
+    @functools.cached_property
     def pipeline(self) -> Pipeline:
         """The one of this process."""
         told = settings.current()
@@ -108,9 +137,16 @@ class InFront(bentoml.Service[T]):  # type: ignore[misc]
         def load(bundle: Bundle) -> Cascade:
             return Cascade.load(bundle, provider=told.service.provider, threads=1)
 
-        return Pipeline(told.service, wanted=_lookout(told), load=load, metrics=Metrics())
+        return Pipeline(
+            told.service,
+            wanted=_lookout(told),
+            load=load,
+            metrics=self.metrics,
+            interactions=self.interactions,
+            canary_share=told.release.canary_share,
+        )
 
-    @cached_property
+    @functools.cached_property
     def shelves(self) -> Shelves:
         """The one of this process."""
         told = settings.current()
@@ -118,10 +154,14 @@ class InFront(bentoml.Service[T]):  # type: ignore[misc]
         encoding = replace(told.retrieval.encoding, provider=told.service.provider, threads=1)
 
         def load(served: ServedRetriever) -> Retriever:
-            return load_retriever(house, served, encoding)
+            return load_retriever(house, served, encoding, told.retrieval.opensearch)
 
         return Shelves(
-            wanted=lambda: served_retriever(told.home), load=load, poll_s=told.service.poll_s, max_waiting=told.service.max_requests
+            wanted=lambda: served_retriever(told.home),
+            load=load,
+            poll_s=told.service.poll_s,
+            max_waiting=told.service.max_requests,
+            interactions=self.interactions,
         )
 
     @property
@@ -157,6 +197,7 @@ class MangaAssist:
 
     @bentoml.on_startup
     async def start(self) -> None:
+        await MangaAssist.interactions.start()
         await MangaAssist.pipeline.start()
         await MangaAssist.shelves.start()
 
@@ -164,8 +205,9 @@ class MangaAssist:
     async def stop(self) -> None:
         await MangaAssist.pipeline.stop()
         await MangaAssist.shelves.stop()
+        await MangaAssist.interactions.stop()
 
     @bentoml.api(route="/v1/classify")
-    async def classify(self, texts: list[str]) -> ClassifyReply:
+    async def classify(self, texts: list[str], session_id: str | None = None) -> ClassifyReply:
         """The intent of each text. Over HTTP `web.py` answers this route; here it is for BentoML's clients and for calls in process."""
-        return ClassifyReply(results=results(MangaAssist.pipeline, await MangaAssist.pipeline.classify(texts)))
+        return msgspec.json.decode(await MangaAssist.pipeline.answer(ClassifyRequest(texts, session_id)), type=ClassifyReply)

@@ -6,18 +6,27 @@ static files, so that a text which a rule answers costs what the rule costs.
 """
 
 import asyncio
-import logging
-import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
 
+from bento.faults import logger, place_of
 from bento.metrics import CONTENT_TYPE
-from bento.pipeline import HungUp, Pipeline, place_of
-from bento.schemas import ClassifyReply, ErrorReply, Problem, Refusal, Result, Status, openapi, read_query, read_texts
+from bento.pipeline import HungUp, Pipeline
+from bento.schemas import (
+    ErrorReply,
+    FeedbackReply,
+    Problem,
+    Ready,
+    Refusal,
+    Status,
+    openapi,
+    read_feedback,
+    read_query,
+    read_texts,
+)
 from bento.shelves import Shelves
-from mangaassist_assets.lib.intents.prediction import Prediction
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -25,8 +34,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-logger = logging.getLogger("bentoml.mangaassist")
 
 HALF_READ = 64  # bodies that arrive in pieces, at the same time; each holds up to max_request_bytes
 JSON = (b"content-type", b"application/json")
@@ -66,6 +73,7 @@ class Web:
         self._post: dict[str, Callable[[Headers, Receive], Awaitable[bytes]]] = {
             "/v1/classify": self._classify,
             "/v1/retrieve": self._retrieve,
+            "/v1/feedback": self._feedback,
         }
         self._get: dict[str, Callable[[], tuple[Headers, bytes]]] = {
             "/v1/model": lambda: ((JSON,), encode(pipeline.model() | shelves.model())),
@@ -106,7 +114,7 @@ class Web:
                 headers, body = answer()
         except Refusal as refusal:
             status = refusal.status
-            headers, body = _refuse(refusal, path)
+            headers, body = self._refuse(refusal, path)
         except HungUp:
             self._metrics.answered(path, 499)
             return
@@ -114,7 +122,7 @@ class Web:
             # The message of an error may quote a text: its type and place are what is logged.
             logger.error("%s failed: %s", path, place_of(error))
             status = 503
-            headers, body = _refuse(
+            headers, body = self._refuse(
                 Refusal(503, "internal_error", "The service failed on this request; its log says where. Ask again.", 1), path
             )
         self._metrics.answered(path, status)
@@ -123,20 +131,24 @@ class Web:
 
     def _ready(self) -> tuple[Headers, bytes]:
         self._pipeline.served()
-        return (JSON,), encode(Status(status="ready"))
+        index = self._shelves.state
+        if index == "starting":
+            raise Refusal(
+                503, "not_ready", "The service is starting: the index is being verified and warmed. Ask again in some seconds.", 5
+            )
+        return (JSON,), encode(Ready(status="ready", index=index))
 
     async def _classify(self, headers: Headers, receive: Receive) -> bytes:
-        body = await self._body(headers, receive)
-        started = time.perf_counter()
-        texts = read_texts(body, self._limits)
-        predictions = await self._pipeline.classify(texts, receive)
-        reply = encode(ClassifyReply(results=results(self._pipeline, predictions)))
-        self._metrics.classified([p.route for p in predictions], time.perf_counter() - started)
-        return reply
+        asked = read_texts(await self._body(headers, receive), self._limits)
+        return await self._pipeline.answer(asked, receive)
 
     async def _retrieve(self, headers: Headers, receive: Receive) -> bytes:
         asked = read_query(await self._body(headers, receive))
         return encode(await self._shelves.retrieve(asked))
+
+    async def _feedback(self, headers: Headers, receive: Receive) -> bytes:
+        self._pipeline.interactions.judged(read_feedback(await self._body(headers, receive)))
+        return encode(FeedbackReply(accepted=True))
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body of a JSON request; anything else is refused before a byte of it is read."""
@@ -182,19 +194,20 @@ class Web:
         finally:
             self._half_read -= 1
 
+    def _refuse(self, refusal: Refusal, path: str) -> tuple[Headers, bytes]:
+        headers = [JSON]
+        if refusal.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
+        if refusal.status == 405:
+            headers.append((b"allow", b"POST" if path in self._post else b"GET, HEAD"))
+        if refusal.status == 408:
+            headers.append((b"connection", b"close"))  # what may still arrive is not a request; after 413 the server reads past it
+        return headers, encode(ErrorReply(error=Problem(code=refusal.code, message=refusal.message)))
+
     def _too_large(self) -> Refusal:
         return Refusal(
             413, "request_too_large", f"The body is over {self._limits.max_request_bytes} bytes. Send fewer texts in one request."
         )
-
-
-def results(pipeline: Pipeline, predictions: Sequence[Prediction]) -> list[Result]:
-    """Predictions as they are answered, each with a name of its own."""
-    name = pipeline.request_id
-    return [
-        Result(intent=p.intent, confidence=p.confidence, secondary_intent=p.secondary_intent, route=p.route, request_id=name())
-        for p in predictions
-    ]
 
 
 def _check_media(media: bytes) -> None:
@@ -202,14 +215,3 @@ def _check_media(media: bytes) -> None:
     charset = parameters.replace(b" ", b"").replace(b'"', b"")
     if kind.strip() != b"application/json" or charset not in (b"", b"charset=utf-8"):
         raise Refusal(415, "unsupported_media_type", "Only application/json in UTF-8 is read. Send content-type: application/json.")
-
-
-def _refuse(refusal: Refusal, path: str) -> tuple[Headers, bytes]:
-    headers = [JSON]
-    if refusal.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
-    if refusal.status == 405:
-        headers.append((b"allow", b"POST" if path in ("/v1/classify", "/v1/retrieve") else b"GET, HEAD"))
-    if refusal.status == 408:
-        headers.append((b"connection", b"close"))  # what may still arrive is not a request; after 413 the server reads past it
-    return headers, encode(ErrorReply(error=Problem(code=refusal.code, message=refusal.message)))

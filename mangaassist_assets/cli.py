@@ -3,9 +3,6 @@
 Errors are one line that names the remedy; --debug shows where they come from.
 """
 
-import datetime as dt
-import getpass
-import json
 import os
 import shutil
 import sys
@@ -18,10 +15,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from mangaassist_assets.cli_queue import queue
 from mangaassist_assets.lib.errors import BadInput, MangaAssistError
 from mangaassist_assets.settings import PREFIX, PROJECT, Settings, current
+from mangaassist_assets.terminal import By, Config, Debug, Home, Json, Why, cell, complain, now, out, print_json, print_table
 
 app = typer.Typer(
     help="One asset graph: labelled messages in, a measured, gated and served intent classifier out.",
@@ -29,25 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-
-
-def _use_home(value: Path | None) -> None:
-    if value is not None:
-        os.environ[f"{PREFIX}HOME"] = str(value.resolve())
-        current.cache_clear()
-
-
-def _use_config(value: Path | None) -> None:
-    if value is not None:
-        os.environ[f"{PREFIX}CONFIG"] = str(value.resolve())
-        current.cache_clear()
-
-
-Home = Annotated[Path | None, typer.Option("--home", callback=_use_home, help="Where the bytes live, instead of .mangaassist.")]
-Config = Annotated[Path | None, typer.Option("--config", callback=_use_config, is_eager=True, help="Another mangaassist.toml.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+app.add_typer(queue, name="queue")
 
 
 def main() -> None:
@@ -59,10 +39,10 @@ def main() -> None:
     except MangaAssistError as error:
         if "--debug" in sys.argv:
             raise
-        _complain(str(error))
+        complain(str(error))
         code = 2 if isinstance(error, BadInput) else 1
     except KeyboardInterrupt:
-        _complain("Interrupted; `mangaassist run` goes on from here.")
+        complain("Interrupted; `mangaassist run` goes on from here.")
         code = 130
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
@@ -98,12 +78,12 @@ def run(home: Home = None, config: Config = None, as_json: Json = False, debug: 
                 failures.append(event)
     seconds = time.monotonic() - began
     for failure in failures:
-        _complain(f"{failure.target}: {failure.message}")
+        complain(f"{failure.target}: {failure.message}")
         if debug:
-            _complain(failure.detail)
+            complain(failure.detail)
     tables = [] if failures else _decision_tables(settings)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "ok": not failures,
                 "built": built,
@@ -115,7 +95,7 @@ def run(home: Home = None, config: Config = None, as_json: Json = False, debug: 
         )
     else:
         for table in tables:
-            _print_table(table.title, table.headers, table.rows)
+            print_table(table.title, table.headers, table.rows)
         if not failures:
             out.print(f"\n{len(built)} built in {seconds:.0f} s." if built else f"\nNothing to do: all is up to date ({seconds:.1f} s).")
             _print_next()
@@ -251,9 +231,9 @@ def sql(
 
     answer = query(_warehouse(current()), statement)
     if as_json:
-        _print_json({"columns": answer.columns, "rows": answer.rows})
+        print_json({"columns": answer.columns, "rows": answer.rows})
     else:
-        _print_table("", answer.columns, [[_cell(value) for value in row] for row in answer.rows])
+        print_table("", answer.columns, [[cell(value) for value in row] for row in answer.rows])
 
 
 @app.command()
@@ -263,7 +243,7 @@ def doctor(home: Home = None, config: Config = None, as_json: Json = False, debu
 
     findings = list(examine(current()))
     if as_json:
-        _print_json({"ok": all(f.ok for f in findings), "findings": [f._asdict() for f in findings]})
+        print_json({"ok": all(f.ok for f in findings), "findings": [f._asdict() for f in findings]})
     else:
         for finding in findings:
             out.print(f"{'[green]ok   [/green]' if finding.ok else '[red]FALLS[/red]'} {finding.what}: {finding.seen}", highlight=False)
@@ -275,8 +255,6 @@ def doctor(home: Home = None, config: Config = None, as_json: Json = False, debu
 # ── decide ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 Release = Annotated[str, typer.Argument(help="Digest of the release, or its first characters.")]
-Why = Annotated[str, typer.Option("--why", help="The reason, kept in the release log.")]
-By = Annotated[str, typer.Option("--by", default_factory=getpass.getuser, help="Who decides.")]
 
 
 @app.command()
@@ -298,12 +276,12 @@ def status(home: Home = None, config: Config = None, as_json: Json = False, debu
             {"release": r, "stage": c.to_state, "at": c.at.isoformat(), "by": c.by, "verdict": c.verdict, "reason": c.reason}
             for r, c in last.items()
         ]
-        _print_json({"champion": state.champion, "previous": state.previous, "releases": releases, "stale": stale})
+        print_json({"champion": state.champion, "previous": state.previous, "releases": releases, "stale": stale})
         return
     out.print(f"Champion  {state.champion[:12] if state.champion else 'none yet'}", highlight=False)
     rows = [(r[:12], c.to_state.value, f"{c.at:%Y-%m-%d %H:%M} UTC", c.by, c.verdict or "", c.reason) for r, c in reversed(last.items())]
     if rows:
-        _print_table("Releases", ("release", "stage", "since", "by", "verdict", "reason"), rows)
+        print_table("Releases", ("release", "stage", "since", "by", "verdict", "reason"), rows)
     for release in state.held:
         out.print(f"{release[:12]} waits: `mangaassist approve {release[:12]} --why ...`, or reject.", highlight=False)
     out.print(f"Stale     {', '.join(stale) or 'nothing'}", highlight=False, markup=False)
@@ -316,7 +294,7 @@ def approve(
     """Make a release champion that the gates held or rejected, or that was replaced."""
     log, name = _release_log(), _full_name(release)
     _house().bundle(name)
-    _tell(log.approve(name, by=by, at=_now(), why=why), as_json)
+    _tell(log.approve(name, by=by, at=now(), why=why), as_json)
 
 
 @app.command()
@@ -324,7 +302,7 @@ def reject(
     release: Release, why: Why, by: By, home: Home = None, config: Config = None, as_json: Json = False, debug: Debug = False
 ) -> None:
     """Reject a release for good."""
-    _tell(_release_log().reject(_full_name(release), by=by, at=_now(), why=why), as_json)
+    _tell(_release_log().reject(_full_name(release), by=by, at=now(), why=why), as_json)
 
 
 @app.command()
@@ -333,7 +311,7 @@ def rollback(why: Why, by: By, home: Home = None, config: Config = None, as_json
     log = _release_log()
     if previous := log.state().previous:
         _house().bundle(previous)
-    _tell(log.rollback(by=by, at=_now(), why=why), as_json)
+    _tell(log.rollback(by=by, at=now(), why=why), as_json)
 
 
 @app.command()
@@ -344,7 +322,7 @@ def rollback_index(home: Home = None, config: Config = None, as_json: Json = Fal
 
     pointed = Pointer(current().home / INDEXES).rollback()
     if as_json:
-        _print_json({"index": pointed.current, "previous": pointed.previous})
+        print_json({"index": pointed.current, "previous": pointed.previous})
         return
     out.print(f"Index {pointed.current[:12]} serves again; {pointed.previous[:12]} is kept.", highlight=False)
     out.print("The next `chunk_index` takes over: correct what it is built from first.", highlight=False)
@@ -370,42 +348,12 @@ def _full_name(release: str) -> str:
     return known[0]
 
 
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
-
-
 def _tell(state: Any, as_json: bool) -> None:
     if as_json:
-        _print_json({"champion": state.champion, "event": state.version})
+        print_json({"champion": state.champion, "event": state.version})
     else:
         champion = state.champion[:12] if state.champion else "none"
         out.print(f"Champion  {champion}  (event {state.version} of the release log)", highlight=False)
-
-
-# ── how things are printed ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(title=title or None, title_justify="left", header_style="bold")
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    out.print(table, soft_wrap=False)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-
-
-def _complain(line: str) -> None:
-    sys.stderr.write(line.rstrip() + "\n")
 
 
 if __name__ == "__main__":

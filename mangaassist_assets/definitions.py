@@ -15,9 +15,12 @@ from mangaassist_assets.settings import current
 def definitions() -> dg.Definitions:
     """Loads `defs/` with the settings of this process."""
     settings = current()
-    from mangaassist_assets import defs
+    from mangaassist_assets import alerts, defs, retraining
+    from mangaassist_assets.defs.drift.sealing import segments_sealed
     from mangaassist_assets.defs.messages.labelled import message_sources_changed
+    from mangaassist_assets.defs.messages.queue import labels_arrived
     from mangaassist_assets.defs.release.log import release_log_changed
+    from mangaassist_assets.defs.release.progress import approvals_arrived, release_progress
     from mangaassist_assets.defs.retrieval.catalog import catalog_sources_changed
     from mangaassist_assets.defs.retrieval.pairs import query_sources_changed
 
@@ -25,5 +28,20 @@ def definitions() -> dg.Definitions:
         assets=dg.load_assets_from_package_module(defs, include_specs=True),
         asset_checks=dg.load_asset_checks_from_package_module(defs),
         resources={"house": HouseResource(home=str(settings.home), store=settings.store)},
-        sensors=[automation_sensor, message_sources_changed, catalog_sources_changed, query_sources_changed, release_log_changed],
+        jobs=[retraining.retrain],
+        schedules=[retraining.retrain_monthly],
+        sensors=[
+            automation_sensor,
+            message_sources_changed,
+            catalog_sources_changed,
+            query_sources_changed,
+            segments_sealed,
+            labels_arrived,
+            retraining.drift_to_retrain,
+            approvals_arrived,
+            release_progress,
+            release_log_changed,
+            alerts.run_failures_to_webhook,
+            alerts.drift_to_webhook,
+        ],
     )

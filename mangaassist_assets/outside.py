@@ -4,16 +4,22 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG, INPUT_DATA_VERSION_TAG_PREFIX
 
 from mangaassist_assets.lib.artifacts import digest_of
-from mangaassist_assets.lib.messages.reading import digest_of_sources
+from mangaassist_assets.lib.drift.ingestion import digests_of_days, weeks_over
+from mangaassist_assets.lib.drift.segments import recover
+from mangaassist_assets.lib.messages.label_inbox import digest_of_inbox, inbox_source
+from mangaassist_assets.lib.messages.reading import Source, digest_of_sources
 from mangaassist_assets.lib.release.log import BY_PEOPLE, current
 from mangaassist_assets.lib.retrieval.documents import digest_of_catalog
 from mangaassist_assets.lib.retrieval.pairs import digest_of_queries
+from mangaassist_assets.partitions import DAYS, WEEKS
 from mangaassist_assets.settings import Settings
 
 CATALOG_SOURCES = dg.AssetKey("catalog_sources")
 QUERY_SOURCES = dg.AssetKey("query_sources")
 MESSAGE_SOURCES = dg.AssetKey("message_sources")
 RELEASE_LOG = dg.AssetKey("release_log")
+INTERACTION_SEGMENTS = dg.AssetKey("interaction_segments")
+LABEL_INBOX = dg.AssetKey("label_inbox")
 MOST_ATTEMPTS = 3
 
 
@@ -24,23 +30,45 @@ def look(settings: Settings, instance: dg.DagsterInstance) -> None:
         BadInput: a source file is missing.
     """
     found = {
-        MESSAGE_SOURCES: digest_of_sources(settings.sources.labeled_messages),
+        MESSAGE_SOURCES: digest_of_sources(labelled_sources(settings)),
         CATALOG_SOURCES: digest_of_catalog(settings.sources.catalog),
         QUERY_SOURCES: digest_of_queries(settings.sources.retrieval_pairs),
         RELEASE_LOG: digest_of_releases(settings),
+        LABEL_INBOX: digest_of_inbox(settings.home),
     }
     for key, digest in found.items():
         event = instance.get_latest_materialization_event(key)
         if event is None or (event.tags or {}).get(DATA_VERSION_TAG) != digest:
             instance.report_runless_asset_event(sighting(key, digest))
+    recover(settings.home / "interactions")
+    days = changed_days(settings, instance)
+    instance.add_dynamic_partitions(DAYS.name, sorted(days))
+    for day in sorted(days):
+        instance.report_runless_asset_event(sighting(INTERACTION_SEGMENTS, days[day], day))
+    instance.add_dynamic_partitions(WEEKS.name, weeks_over(digests_of_days(settings.home / "interactions")))
 
 
-def sighting(key: dg.AssetKey, digest: str) -> dg.AssetMaterialization:
+def labelled_sources(settings: Settings) -> tuple[Source, ...]:
+    """The configured files of labelled messages, and behind them what came back from the label queue."""
+    inbox = inbox_source(settings.home)
+    return settings.sources.labeled_messages if inbox is None else (*settings.sources.labeled_messages, inbox)
+
+
+def changed_days(settings: Settings, instance: dg.DagsterInstance) -> dict[str, str]:
+    """Days of traffic whose sealed segments are others than were last recorded, each with the digest of its segments' names."""
+    found = digests_of_days(settings.home / "interactions")
+    recorded = instance.event_log_storage.get_latest_tags_by_partition(
+        INTERACTION_SEGMENTS, dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
+    )
+    return {day: digest for day, digest in found.items() if recorded.get(day, {}).get(DATA_VERSION_TAG) != digest}
+
+
+def sighting(key: dg.AssetKey, digest: str, partition: str | None = None) -> dg.AssetMaterialization:
     """The event that makes what reads `key` stale where `digest` is a new one.
 
     A materialisation, which is what Dagster reads the data version of an external asset from; nothing is written.
     """
-    return dg.AssetMaterialization(key, tags={DATA_VERSION_TAG: digest})
+    return dg.AssetMaterialization(key, partition=partition, tags={DATA_VERSION_TAG: digest})
 
 
 def digest_of_releases(settings: Settings) -> str:

@@ -14,12 +14,18 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.data_version import (
+    SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD,
+    CachingStaleStatusResolver,
+    StaleStatus,
+)
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 
 from mangaassist_assets.lib.artifacts import write_atomic
 from mangaassist_assets.lib.errors import Conflict, MangaAssistError
@@ -115,11 +121,12 @@ def needed(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[Ta
     graph = definitions.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     stale = []
-    for key in graph.executable_asset_keys:
-        partitions = graph.get(key).partitions_def
-        names: Sequence[str | None] = partitions.get_partition_keys() if partitions else [None]
-        unproven = partitions is None and not _is_proven(graph, instance, key)
-        stale += [Target(key.to_user_string(), name) for name in names if unproven or resolver.get_status(key, name) != StaleStatus.FRESH]
+    with partition_loading_context(dynamic_partitions_store=instance):
+        for key in graph.executable_asset_keys:
+            partitions = graph.get(key).partitions_def
+            names: Sequence[str | None] = partitions.get_partition_keys() if partitions else [None]
+            owed = partitions is None and not (_is_proven(graph, instance, key) and _has_read_all_days(graph, instance, key))
+            stale += [Target(key.to_user_string(), name) for name in names if owed or resolver.get_status(key, name) != StaleStatus.FRESH]
     order = {key.to_user_string(): rank for rank, key in enumerate(graph.toposorted_asset_keys)}
     return sorted(stale, key=lambda target: order[target.asset])
 
@@ -142,8 +149,21 @@ def _is_proven(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.Asse
     return True
 
 
-def next_wave(definitions: dg.Definitions, targets: Sequence[Target]) -> list[list[Target]]:
-    """Runs to do now: one of unpartitioned assets, or one for each partition.
+def _has_read_all_days(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
+    """Whether an asset is newer than each partition of those that it reads, of which there are too many for the resolver to look at."""
+    own = instance.get_latest_materialization_event(key)
+    for parent in graph.get(key).parent_keys:
+        partitions = graph.get(parent).partitions_def
+        if partitions is None or len(partitions.get_partition_keys()) < SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD:
+            continue
+        latest = instance.get_latest_materialization_event(parent)
+        if latest and (own is None or latest.timestamp > own.timestamp):
+            return False
+    return True
+
+
+def next_wave(definitions: dg.Definitions, instance: dg.DagsterInstance, targets: Sequence[Target]) -> list[list[Target]]:
+    """Runs to do now: one of unpartitioned assets, or one for each partition, or for each range of them where one run does a range.
 
     An asset may go where each of its ancestors either needs nothing (nor has an ancestor that does), or goes in the same run.
     """
@@ -163,7 +183,31 @@ def next_wave(definitions: dg.Definitions, targets: Sequence[Target]) -> list[li
     plain = [target for target in targets if target.asset in ready and target.partition is None]
     if plain:
         return [plain]
-    return [[target] for target in targets if target.asset in ready]
+    by_step: dict[frozenset[str], list[Target]] = {}
+    for target in targets:
+        if target.asset in ready:
+            siblings = graph.get(dg.AssetKey.from_user_string(target.asset)).execution_set_asset_keys
+            by_step.setdefault(frozenset(key.to_user_string() for key in siblings), []).append(target)
+    with partition_loading_context(dynamic_partitions_store=instance):
+        return [run for together in by_step.values() for run in _runs_of_step(graph, together)]
+
+
+def _runs_of_step(graph: BaseAssetGraph, targets: Sequence[Target]) -> list[list[Target]]:
+    """Targets of one step: a run for each partition, or for each unbroken range of them where the step takes a range."""
+    node = graph.get(dg.AssetKey.from_user_string(targets[0].asset))
+    if node.partitions_def is None:
+        raise RuntimeError(f"{targets[0].asset} has no partitions")
+    wanted = {target.partition for target in targets}
+    in_one = node.backfill_policy == dg.BackfillPolicy.single_run()
+    runs: list[list[str]] = []
+    unbroken = False
+    for name in node.partitions_def.get_partition_keys():
+        if name in wanted and in_one and unbroken:
+            runs[-1].append(name)
+        elif name in wanted:
+            runs.append([name])
+        unbroken = name in wanted
+    return [[target for target in targets if target.partition in names] for names in runs]
 
 
 # ── doing it ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,7 +217,7 @@ def bring_up_to_date(definitions: dg.Definitions, instance: dg.DagsterInstance) 
     """Builds what is needed, wave after wave, and tells how it goes; ends after a wave in which something failed."""
     tried: set[Target] = set()
     while True:
-        wave = next_wave(definitions, [target for target in needed(definitions, instance) if target not in tried])
+        wave = next_wave(definitions, instance, [target for target in needed(definitions, instance) if target not in tried])
         failed = False
         for targets in wave:
             tried |= set(targets)
@@ -185,22 +229,24 @@ def bring_up_to_date(definitions: dg.Definitions, instance: dg.DagsterInstance) 
 
 
 def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, targets: Sequence[Target]) -> Iterator[Progress]:
-    """One recorded run, in this process, that builds `targets` (one partition, or none); tells how it goes."""
+    """One recorded run, in this process, that builds `targets` (of no partition, of one, or of a range); tells how it goes."""
     keys = _with_siblings(definitions, {dg.AssetKey.from_user_string(target.asset) for target in targets})
-    partition = targets[0].partition
+    partition, partition_tags = _partitions_of_run(targets)
     job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys).with_executor_def(dg.in_process_executor)
-    tags = LAUNCHED_BY | ({"dagster/partition": partition} if partition else {})
+    tags = LAUNCHED_BY | partition_tags
     run = instance.create_run_for_job(
         job, asset_selection=frozenset(keys), tags=tags, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     )
     assets_of_step = _assets_of_steps(definitions, keys)
-    step_failed, refusals = False, []
+    step_failed, refusals, built = False, [], set()
     for event in execute_run_iterator(InMemoryJob(job), run, instance):
         names = assets_of_step.get(event.step_key or "", [])
         if event.is_step_start:
             yield from (Progress(Target(name, partition), "started") for name in names)
         elif event.is_step_materialization and event.asset_key:
-            yield Progress(Target(event.asset_key.to_user_string(), partition), "built")
+            if event.asset_key not in built:  # a range has an event for each of its partitions
+                yield Progress(Target(event.asset_key.to_user_string(), partition), "built")
+            built.add(event.asset_key)
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION and not event.asset_check_evaluation_data.passed:
             check = event.asset_check_evaluation_data
             if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
@@ -214,6 +260,16 @@ def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, targets: 
         elif event.is_failure and not step_failed:
             message, detail = _cause(event.job_failure_data.error)
             yield Progress(Target("run", partition), "failed", message or event.message or "the run failed", detail)
+
+
+def _partitions_of_run(targets: Sequence[Target]) -> tuple[str | None, dict[str, str]]:
+    """How people read a run's partitions, and the tags by which Dagster does."""
+    names = list(dict.fromkeys(target.partition for target in targets if target.partition is not None))
+    if not names:
+        return None, {}
+    if len(names) == 1:
+        return names[0], {PARTITION_NAME_TAG: names[0]}
+    return f"{names[0]} to {names[-1]}", {ASSET_PARTITION_RANGE_START_TAG: names[0], ASSET_PARTITION_RANGE_END_TAG: names[-1]}
 
 
 def _with_siblings(definitions: dg.Definitions, keys: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:

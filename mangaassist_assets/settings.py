@@ -21,7 +21,10 @@ from pydantic import InstanceOf, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from mangaassist_assets.lib.alerting import AlertSettings
 from mangaassist_assets.lib.artifacts import digest_of
+from mangaassist_assets.lib.drift.ingestion import Ingestion
+from mangaassist_assets.lib.drift.limits import DriftLimits
 from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.intents.benchmark import Benchmarking
 from mangaassist_assets.lib.intents.candidates import ENCODERS, CandidateSettings
@@ -31,8 +34,10 @@ from mangaassist_assets.lib.intents.selection import SelectionRules
 from mangaassist_assets.lib.messages.augmentation.bedrock import BedrockSettings
 from mangaassist_assets.lib.messages.augmentation.generator import AugmentationSettings
 from mangaassist_assets.lib.messages.labelling import Limits, out_of_scope_label
+from mangaassist_assets.lib.messages.queue import Labelling
 from mangaassist_assets.lib.messages.reading import Source, load_sources, parse_sources
 from mangaassist_assets.lib.release.gates import GateLimits
+from mangaassist_assets.lib.release.rules import ReleaseRules
 from mangaassist_assets.lib.retrieval.adapter_fitting import AdapterTraining
 from mangaassist_assets.lib.retrieval.catalogue_queries import CatalogueQueries
 from mangaassist_assets.lib.retrieval.chunking import Chunking
@@ -40,6 +45,7 @@ from mangaassist_assets.lib.retrieval.documents import CatalogSource, parse_cata
 from mangaassist_assets.lib.retrieval.encoders import EncoderSettings
 from mangaassist_assets.lib.retrieval.evaluation import RetrievalLimits
 from mangaassist_assets.lib.retrieval.mining import Mining
+from mangaassist_assets.lib.retrieval.opensearch_cluster import OpenSearchSettings
 from mangaassist_assets.lib.retrieval.pairs import QuerySource, parse_queries
 from mangaassist_assets.lib.retrieval.rebuild import IndexSettings
 from mangaassist_assets.lib.retrieval.workers import parse_workers
@@ -146,6 +152,7 @@ class Retrieval:
         mining: how wrong answers are found.
         adapter: how adapters are trained and chosen.
         index: how the index is built and searched.
+        opensearch: a cluster that is searched instead of the local index, where it has a `url`.
         limits: what a new adapter must keep to.
         seed: of splits and of intervals.
     """
@@ -158,6 +165,7 @@ class Retrieval:
     mining: Mining = Mining()
     adapter: AdapterTraining = AdapterTraining()
     index: IndexSettings = IndexSettings()
+    opensearch: OpenSearchSettings = OpenSearchSettings()
     limits: RetrievalLimits = RetrievalLimits()
     seed: int = 20
 
@@ -176,6 +184,12 @@ class Settings(BaseSettings):
     retrieval: Retrieval = Retrieval()
     selection: SelectionRules = SelectionRules()
     gates: GateLimits = GateLimits()
+    release: ReleaseRules = ReleaseRules()
+    ingestion: Ingestion = Ingestion()
+    drift: DriftLimits = DriftLimits()
+    calendar: Path = PROJECT / "data" / "calendar.toml"  # of seasons, when shares shift without anything being wrong
+    labelling: Labelling = Labelling()
+    alerts: AlertSettings = AlertSettings()
     service: ServiceSettings = ServiceSettings()
 
     @classmethod
@@ -311,7 +325,8 @@ def _completed(settings: Settings, base: Path) -> Settings:
         raise BadInput("is bedrock, without its settings", where="messages.generator", remedy="Add [messages.bedrock] with budget_usd.")
     messages = dataclasses.replace(settings.messages, lexica=base / settings.messages.lexica)
     parse_workers(settings.workers)
-    return settings.model_copy(update={"home": (base / settings.home).resolve(), "messages": messages, "intents": intents})
+    resolved = {"home": (base / settings.home).resolve(), "calendar": base / settings.calendar}
+    return settings.model_copy(update=resolved | {"messages": messages, "intents": intents})
 
 
 def version(logic: str, *sections: Any) -> str:

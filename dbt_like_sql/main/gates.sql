@@ -1,5 +1,5 @@
--- asset.description = One row per release and metric: the latest measurement against the threshold that was agreed.
--- asset.column = release | text | Digest of the release.
+-- asset.description = One row per release, stage and metric: the latest measurement against the threshold that was agreed.
+-- asset.column = release | text | Digest of the release; of the embedding adapter where the stage is retrieval.
 -- asset.column = metric | text | Metric, its unit at the end of its name.
 -- asset.column = owner | text | Who agreed to the threshold.
 -- asset.column = threshold | own | Limit that was agreed.
@@ -9,8 +9,10 @@
 -- asset.column = n | count | Items behind the measurement.
 -- asset.column = verdict | text | PASS, FAIL or INCONCLUSIVE.
 -- asset.column = measured_at | time | When it was judged.
--- asset.unique = release, metric
--- asset.not_null = release, metric, owner, verdict, measured_at
+-- asset.column = stage | text | offline, shadow, canary or retrieval: where the release was when it was measured.
+-- asset.unique = release, stage, metric
+-- asset.not_null = release, stage, metric, owner, verdict, measured_at
+-- asset.accepted = stage | offline, shadow, canary, retrieval
 -- asset.accepted = verdict | PASS, FAIL, INCONCLUSIVE
 -- asset.test = intervals_are_ordered | SELECT * FROM main.gates WHERE ci_low > ci_high
 -- asset.test = nothing_unmeasured_passes | SELECT * FROM main.gates WHERE verdict = 'PASS' AND (observed IS NULL OR n IS NULL OR n = 0)
@@ -24,7 +26,8 @@ SELECT
     history.ci_high,
     history.n,
     history.verdict,
-    history.measured_at
+    history.measured_at,
+    history.stage
 FROM model.gate_history AS history
 WHERE history.is_latest
-ORDER BY history.measured_at DESC, history.release, history.metric
+ORDER BY history.measured_at DESC, history.release, history.stage, history.metric

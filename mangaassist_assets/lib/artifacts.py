@@ -301,7 +301,7 @@ class House:
 
     def sweep(self) -> int:
         """Removes what a killed writer left: temporary files and bundles without a manifest. Returns how many."""
-        places = [self.home / name for name in ("lake", "bundles", "releases", "warehouse", "indexes", "vectors")]
+        places = [self.home / name for name in ("lake", "bundles", "releases", "warehouse", "indexes", "vectors", "queue", "inbox")]
         debris = [p for base in places for p in base.rglob(".*.tmp") if _is_abandoned(p)]
         debris += [p for p in self.bundles.glob("sha256-*") if not (p / MANIFEST).exists()]
         for path in debris:

@@ -1,4 +1,4 @@
-"""What a service may be asked, how it runs, and which bundle it ought to serve."""
+"""What a service may be asked, how it runs, and which bundles it ought to serve."""
 
 import dataclasses
 import json
@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Literal
 
 from mangaassist_assets.lib.artifacts import MANIFEST, Bundle, House, open_bundle
+from mangaassist_assets.lib.drift.segments import JournalSettings
 from mangaassist_assets.lib.errors import BadInput, DamagedArtifact, MissingEvidence
 from mangaassist_assets.lib.release import log
+from mangaassist_assets.lib.release.log import Stage
 
 CLASSIFIER = "intent_classifier"
 PACKAGED = "packaged.json"
 PROVIDERS = ("CPUExecutionProvider", "CUDAExecutionProvider")
 
-State = Literal["champion", "unreleased", "pinned"]
+State = Literal["champion", "unreleased", "pinned", "canary", "shadow"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class ServiceSettings:
         max_batch_tokens: estimated tokens that one batch may hold, padding included.
         body_s: seconds in which a request's body has to arrive.
         deadline_s: seconds after which a request that the classifier has not answered is given up with 503.
+        interactions: whether answers are written down; without, there is no feedback, no shadow and no canary.
+        journal: how they are.
+        feedback_days: how many days after its answer feedback is taken.
+        shadow_share: part of the texts that a shadow reads, 0 to 1.
+        max_shadow_texts: texts that may wait for the shadow; one more is dropped.
     """
 
     provider: str = "CPUExecutionProvider"
@@ -51,15 +58,22 @@ class ServiceSettings:
     max_batch_tokens: int = 256
     body_s: float = 10.0
     deadline_s: float = 10.0
+    interactions: bool = True
+    journal: JournalSettings = JournalSettings()
+    feedback_days: int = 30
+    shadow_share: float = 1.0
+    max_shadow_texts: int = 256
 
     def __post_init__(self) -> None:
         if self.provider not in PROVIDERS:
             raise BadInput(f"unknown provider {self.provider!r}", where="service.provider", remedy=f"Use one of {', '.join(PROVIDERS)}.")
         for name, value in dataclasses.asdict(self).items():
-            if name not in ("provider", "runners", "allow_unreleased") and value <= 0:
+            if name not in ("provider", "runners", "allow_unreleased", "interactions", "journal", "shadow_share") and value <= 0:
                 raise BadInput(f"{value} is not above zero", where=f"service.{name}", remedy="Give a positive number.")
         if self.runners < 0:
             raise BadInput(f"{self.runners} is below zero", where="service.runners", remedy="Give 0 for one a core, or a positive number.")
+        if not 0 <= self.shadow_share <= 1:
+            raise BadInput(f"{self.shadow_share} is no share", where="service.shadow_share", remedy="Give a number from 0 to 1.")
 
 
 @dataclass(frozen=True)
@@ -68,13 +82,29 @@ class Wanted:
 
     Attributes:
         digest: of the bundle; equal digests are the same bytes.
-        state: `champion` was released; `unreleased` is the newest classifier where none was; `pinned` was named by path.
+        state: `champion` was released; `unreleased` is the newest classifier where none was; `pinned` was named by path; `canary` and
+            `shadow` run beside a champion.
         open: opens and verifies the bundle; raises DamagedArtifact or MissingEvidence.
     """
 
     digest: str
     state: State
     open: Callable[[], Bundle]
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """What ought to be served now.
+
+    Attributes:
+        champion: answers; where none was released, the bundle that stands in for it.
+        canary: answers its share of sessions instead; only beside a released champion.
+        shadow: reads along and answers nobody; likewise.
+    """
+
+    champion: Wanted
+    canary: Wanted | None = None
+    shadow: Wanted | None = None
 
 
 def wanted_bundle(
@@ -141,21 +171,33 @@ class Lookout:
         self._house, self._allow_unreleased, self._pinned, self._packaged = house, allow_unreleased, pinned, packaged
         self._releases = house.home / "releases"
         self._seen: object = None
-        self._last: Wanted | None = None
+        self._last: Lineup | None = None
 
-    def __call__(self) -> Wanted:
+    def __call__(self) -> Lineup:
         """What ought to be served now; raises MissingEvidence where there is nothing."""
         seen = _listing(self._releases), _listing(self._house.bundles)
         if self._last is None or seen != self._seen:
-            self._last = wanted_bundle(
-                self._house,
-                champion=None if self._pinned else log.current(self._releases).champion,
-                pinned=self._pinned,
-                packaged=self._packaged,
-                allow_unreleased=self._allow_unreleased,
-            )
+            self._last = self._look()
             self._seen = seen
         return self._last
+
+    def _look(self) -> Lineup:
+        released = None if self._pinned else log.current(self._releases)
+        champion = wanted_bundle(
+            self._house,
+            champion=released.champion if released else None,
+            pinned=self._pinned,
+            packaged=self._packaged,
+            allow_unreleased=self._allow_unreleased,
+        )
+        if released is None or released.champion is None:
+            return Lineup(champion)
+        return Lineup(champion, self._beside(released, Stage.CANARY, "canary"), self._beside(released, Stage.SHADOW, "shadow"))
+
+    def _beside(self, released: log.State, stage: Stage, state: State) -> Wanted | None:
+        """The release that stands there; of several the one that came last."""
+        standing = released.at_stage(stage)
+        return Wanted(standing[-1], state, lambda: self._house.bundle(standing[-1], CLASSIFIER)) if standing else None
 
 
 def _listing(folder: Path) -> list[tuple[str, int, int]]:

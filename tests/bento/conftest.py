@@ -1,12 +1,17 @@
 import asyncio
 import contextlib
+import datetime as dt
+import json
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bento.interactions import Interactions
 from bento.metrics import Metrics
 from bento.pipeline import Pipeline
 from bento.shelves import Shelves
@@ -14,9 +19,12 @@ from bento.web import Web
 from mangaassist_assets.lib.artifacts import Bundle
 from mangaassist_assets.lib.errors import MissingEvidence
 from mangaassist_assets.lib.intents.prediction import Prediction
-from mangaassist_assets.lib.serving import ServiceSettings, Wanted
+from mangaassist_assets.lib.release.log import ReleaseLog, Stage
+from mangaassist_assets.lib.serving import Lineup, ServiceSettings, Wanted
+from mangaassist_assets.lib.verdicts import Verdict
 
 DIGEST = "d" * 64
+NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 
 
 @pytest.fixture
@@ -55,31 +63,91 @@ class StandIn:
         return Prediction("faq", 0.5, f"{self.name}: {text}", route)
 
 
+class Notes:
+    """A journal in memory, with room or without."""
+
+    def __init__(self):
+        self.lines, self.problem, self.room, self.closed = [], None, True, False
+
+    def append(self, lines):
+        assert lines.endswith(b"\n") and threading.current_thread() is threading.main_thread()
+        if self.room:
+            self.lines.append(lines)
+        return self.room
+
+    def close(self):
+        self.closed = True
+
+    def records(self, kind):
+        return [r for lines in self.lines for line in lines.splitlines() if (r := json.loads(line))["kind"] == kind]
+
+
 @contextlib.asynccontextmanager
-async def running(cascade=None, *, wanted=None, load=None, ready=True, retriever=None, shelf=None, **knobs):
-    """A pipeline and its web application around a stand-in, started and stopped."""
+async def running(cascade=None, **knobs):
+    """A pipeline and its web application around a stand-in, in a house of its own, started and stopped."""
+    with tempfile.TemporaryDirectory() as home:
+        async with running_in(Path(home), cascade, **knobs) as service:
+            yield service
+
+
+@contextlib.asynccontextmanager
+async def running_in(
+    home,
+    cascade=None,
+    *,
+    wanted=None,
+    load=None,
+    ready=True,
+    retriever=None,
+    shelf=None,
+    journal=None,
+    clock=lambda: NOW,
+    canary_share=0.5,
+    **knobs,
+):
+    """The same in a house that there is, or is not."""
     knobs = {"runners": 1, "poll_s": 0.01} | knobs
+    settings, notes = ServiceSettings(**knobs), Notes()
     cascade = cascade or StandIn()
     bundle = Bundle(None, DIGEST, "intent_classifier", {})
     registry = CollectorRegistry()
-    pipeline = Pipeline(
-        ServiceSettings(**knobs),
-        wanted=wanted or (lambda: Wanted(DIGEST, "champion", lambda: bundle)),
-        load=load or (lambda _: cascade),
-        metrics=Metrics(registry),
+    metrics = Metrics(registry)
+    interactions = Interactions(
+        home,
+        open_journal=journal or (lambda folder: notes),
+        clock=clock,
+        metrics=metrics,
+        write=settings.interactions,
+        feedback_days=settings.feedback_days,
     )
-    shelves = Shelves(wanted=shelf or no_index, load=retriever or (lambda _: None), poll_s=knobs["poll_s"], max_waiting=2)
+    pipeline = Pipeline(
+        settings,
+        wanted=wanted or (lambda: Lineup(Wanted(DIGEST, "champion", lambda: bundle))),
+        load=load or (lambda _: cascade),
+        metrics=metrics,
+        interactions=interactions,
+        canary_share=canary_share,
+    )
+    shelves = Shelves(
+        wanted=shelf or no_index,
+        load=retriever or (lambda _: None),
+        poll_s=knobs["poll_s"],
+        max_waiting=2,
+        interactions=interactions,
+    )
+    await interactions.start()
     await pipeline.start()
     await shelves.start()
     if ready:
-        await until(lambda: pipeline.model()["state"] != "none")
+        await until(lambda: pipeline.model()["state"] != "none" and shelves.state != "starting")
     if ready and shelf:
         await until(lambda: shelves.model()["index"])
     try:
-        yield Running(pipeline, Web(pipeline, shelves), registry, cascade)
+        yield Running(pipeline, Web(pipeline, shelves), metrics, registry, cascade, notes)
     finally:
         await pipeline.stop()
         await shelves.stop()
+        await interactions.stop()
 
 
 def no_index():
@@ -87,15 +155,29 @@ def no_index():
 
 
 class Running:
-    def __init__(self, pipeline, web, registry, cascade):
-        self.pipeline, self.web, self.registry, self.cascade = pipeline, web, registry, cascade
+    def __init__(self, pipeline, web, metrics, registry, cascade, notes):
+        self.pipeline, self.web, self.metrics, self.registry = pipeline, web, metrics, registry
+        self.cascade, self.notes = cascade, notes
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://service")
 
-    async def classify(self, *texts):
-        return await self.http.post("/v1/classify", json={"texts": list(texts)})
+    async def classify(self, *texts, session_id=None):
+        body = {"texts": list(texts)} | ({"session_id": session_id} if session_id else {})
+        return await self.http.post("/v1/classify", json=body)
+
+    async def feedback(self, **told):
+        return await self.http.post("/v1/feedback", json=told)
 
     def metric(self, name, **labels):
+        self.metrics.settle()
         return self.registry.get_sample_value(name, labels) or 0.0
+
+
+def release(releases, digest, stage=Stage.CHAMPION):
+    """Takes a release to a stage: through the gates, and on by a person's word."""
+    book = ReleaseLog(releases)
+    state = book.promote(digest, Verdict.PASS, against=book.state().champion, by="gates", at=NOW, reason="better")
+    while state.stage(digest) is not stage:
+        state = book.approve(digest, by="a person", at=NOW, why="it is good")
 
 
 async def until(condition, seconds=5.0):

@@ -5,8 +5,8 @@ import threading
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bento.batches import LONGEST_TOKENS, Batcher, tokens
 from bento.metrics import Metrics
-from bento.pipeline import LONGEST_TOKENS, Batcher, tokens
 
 from .conftest import StandIn, running, until
 

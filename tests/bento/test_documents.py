@@ -22,9 +22,10 @@ async def test_the_openapi_document_names_every_route_and_no_other():
         assert document["openapi"].startswith("3.")
         served = {*service.web._post, *service.web._get, *ALIASES} - {"/", "/healthz"}
         assert set(document["paths"]) == served
+        bodies = {"/v1/retrieve": {"query": "berserk"}, "/v1/feedback": {"request_id": "20260301-0123456789ab-1", "thumbs_up": True}}
         for path, operations in document["paths"].items():
             (method,) = operations
-            body = None if method == "get" else {"query": "berserk"} if path == "/v1/retrieve" else {"texts": ["rules 1"]}
+            body = None if method == "get" else bodies.get(path, {"texts": ["rules 1"]})
             answer = await service.http.request(method, path, json=body)
             assert answer.status_code == 200
             described = operations[method]["responses"]["200"]["content"]
@@ -42,9 +43,11 @@ async def test_answers_are_of_the_schemas_that_the_document_gives():
 
         check("ClassifyReply", (await service.classify("rules 1", "other")).json())
         check("ModelReply", (await service.http.get("/v1/model")).json())
-        check("Status", (await service.http.get("/readyz")).json())
+        check("Status", (await service.http.get("/livez")).json())
+        check("Ready", (await service.http.get("/readyz")).json())
         check("ErrorReply", (await service.http.get("/nowhere")).json())
-        check("ClassifyRequest", document["components"]["schemas"]["ClassifyRequest"]["example"])
+        for name in ("ClassifyRequest", "RetrieveRequest", "FeedbackRequest"):
+            check(name, document["components"]["schemas"][name]["example"])
 
 
 def test_the_document_states_the_limits_that_are_set():
@@ -59,7 +62,11 @@ async def test_the_model_is_named_by_digest_labels_provider_and_thresholds():
             "state": "champion",
             "digest": DIGEST,
             "champion": DIGEST,
+            "canary": None,
+            "shadow": None,
             "refused": None,
+            "canary_refused": None,
+            "shadow_refused": None,
             "labels": ["faq", "chitchat", "order_tracking"],
             "out_of_scope_label": None,
             "provider": "CPUExecutionProvider",
@@ -112,7 +119,8 @@ def test_counters_of_several_workers_are_added_up(tmp_path):
     shared.mkdir()
     worker = (
         "import sys; from bento.metrics import Metrics; m = Metrics(); "
-        "m.answered('/v1/classify', 200); m.classified(['rules', 'student'], 0.001); m.serves(sys.argv[1], 'champion', 'CPU'); "
+        "m.answered('/v1/classify', 200); m.classified(['rules', 'student'], 0.001); m.serves('champion', sys.argv[1], 'champion', 'CPU'); "
+        "m.written('answer', 3); "
         "print(m.render().decode())"
     )
     env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(shared)}
@@ -125,6 +133,7 @@ def test_counters_of_several_workers_are_added_up(tmp_path):
     assert values["mangaassist_requests_total", ("code", "200"), ("route", "/v1/classify")] == 2
     assert values["mangaassist_messages_total", ("route", "student")] == 2
     assert values["mangaassist_classify_seconds_count",] == 2
+    assert values["mangaassist_interactions_total", ("kind", "answer")] == 6
     assert values["mangaassist_reloads_total", ("outcome", "loaded")] == 2
     (own,) = (tmp_path / "mangaassist_metrics").iterdir()
     assert own.name.startswith(f"{os.getpid()}-")

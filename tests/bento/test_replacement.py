@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
-from bento import pipeline as module
+from bento import seats
 from mangaassist_assets.lib.artifacts import House
 from mangaassist_assets.lib.errors import MissingEvidence, Unavailable
-from mangaassist_assets.lib.serving import wanted_bundle
+from mangaassist_assets.lib.serving import Lineup, wanted_bundle
 
 from .conftest import StandIn, running, until
 
@@ -24,7 +24,7 @@ class Releases:
         return self.house.write_bundle("intent_classifier", {"name.json": json.dumps(name).encode()}, {"name": name}).digest
 
     def wanted(self):
-        return wanted_bundle(self.house, champion=self.champion, **self.knobs)
+        return Lineup(wanted_bundle(self.house, champion=self.champion, **self.knobs))
 
     def load(self, bundle):
         self.loaded.append(bundle.facts["name"])
@@ -87,7 +87,7 @@ async def test_requests_in_work_are_finished_by_the_bundle_that_began_them(relea
 
 
 async def test_a_champion_with_one_flipped_byte_is_refused_and_the_old_one_serves(releases, caplog, monkeypatch):
-    monkeypatch.setattr(module, "RETRY_REFUSED_S", 0.2)
+    monkeypatch.setattr(seats, "RETRY_REFUSED_S", 0.2)
     old, new = releases.bundle("one"), releases.bundle("two")
     target = releases.house.bundles / f"sha256-{new}" / "name.json"
     whole = target.read_bytes()
@@ -134,7 +134,7 @@ async def test_a_bundle_that_is_not_what_was_written_is_never_loaded(releases, f
 async def test_with_nothing_released_the_service_lives_and_names_the_remedy(releases):
     releases.bundle("candidate")
     async with serve(releases, ready=False) as service:
-        await until(lambda: "mangaassist status" in service.pipeline._why_not)
+        await until(lambda: "mangaassist status" in service.pipeline.champion.why_not)
         for path in ("/readyz", "/ping"):
             answer = await service.http.get(path)
             assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
@@ -152,7 +152,7 @@ async def test_with_nothing_released_the_service_lives_and_names_the_remedy(rele
 
 async def test_an_empty_house_says_which_command_fills_it(tmp_path):
     async with serve(Releases(tmp_path, allow_unreleased=True), ready=False) as service:
-        await until(lambda: "mangaassist run" in service.pipeline._why_not)
+        await until(lambda: "mangaassist run" in service.pipeline.champion.why_not)
         assert (await service.http.get("/readyz")).status_code == 503
 
 

@@ -57,6 +57,7 @@ async def test_a_query_gives_chunks_with_space_and_index():
         assert answer.status_code == 200
         body = answer.json()
         assert [hit["chunk_id"] for hit in body["results"]] == ["one#0", "one#1"]
+        assert set(body) == {"results", "embedding_space", "index", "request_id"}
         assert set(body["results"][0]) == {"chunk_id", "document_id", "score", "title", "text"}
         assert (body["embedding_space"], body["index"]) == ("space-of-one", "one")
         assert world.loaded["one"].asked[-1] == ("JJK box set", 2, {"in_stock": True, "language": "en"})
@@ -117,9 +118,35 @@ async def test_without_an_index_it_is_not_ready_and_says_what_to_do():
     async with running() as service:
         answer = await ask(service, query="berserk")
         assert answer.status_code == 503
-        await until(lambda: True)
         assert "retry-after" in answer.headers
         assert (await service.classify("rules hello")).status_code == 200
+        ready = await service.http.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "index": "none"})
+
+
+async def test_readiness_waits_for_the_index_and_not_for_one_that_cannot_be_loaded():
+    world, gate = World(), threading.Event()
+
+    def load(served):
+        gate.wait(10)
+        return world.load(served)
+
+    async with running(shelf=world, retriever=load, ready=False) as service:
+        await until(lambda: service.pipeline.model()["state"] == "champion")
+        ready = await service.http.get("/readyz")
+        assert ready.status_code == 503 and "index" in ready.json()["error"]["message"]
+        assert (await service.classify("rules hello")).status_code == 200
+        gate.set()
+        await until(lambda: service.web._shelves.state == "served")
+        assert (await service.http.get("/readyz")).json()["index"] == "served"
+        world.now = ServedRetriever("broken", "b3")
+        await asyncio.sleep(0.05)
+        assert (await service.http.get("/readyz")).json()["index"] == "served", "the old one serves on"
+    world.now = ServedRetriever("broken", "b3")
+    async with running(shelf=world, retriever=load, ready=False) as service:
+        await until(lambda: service.pipeline.model()["state"] == "champion" and service.web._shelves.state == "refused")
+        ready = await service.http.get("/readyz")
+        assert (ready.status_code, ready.json()["index"]) == (200, "refused")
 
 
 async def test_more_than_can_be_answered_is_refused_at_once():

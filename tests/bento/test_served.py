@@ -1,7 +1,6 @@
 """The service as people run it: `bentoml serve` in a process of its own, `bentoml build`, and the Bento somewhere else."""
 
 import contextlib
-import datetime as dt
 import json
 import os
 import re
@@ -16,19 +15,19 @@ from importlib import metadata
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mangaassist_assets.lib.artifacts import House
+from mangaassist_assets.lib.drift.segments import recover, sealed
 from mangaassist_assets.lib.intents.cascade import Cascade
-from mangaassist_assets.lib.release.log import ReleaseLog
-from mangaassist_assets.lib.verdicts import Verdict
+from mangaassist_assets.lib.release.log import ReleaseLog, Stage
 
-from .conftest import running, until
-from .real import PARTS, write_real_bundle
+from .conftest import release, running, until
+from .real import LABELS, PARTS, write_real_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +35,8 @@ def house(tmp_path_factory):
     """A house with two classifiers, the first of them champion."""
     house = House(tmp_path_factory.mktemp("house"))
     house.digests = [write_real_bundle(house, seed).digest for seed in (1, 2)]
-    promote(house, house.digests[0])
+    release(house.home / "releases", house.digests[0])
     return house
-
-
-def promote(house, digest):
-    book = ReleaseLog(house.home / "releases")
-    book.promote(digest, Verdict.PASS, against=book.state().champion, by="gates", at=NOW, reason="better")
 
 
 def environment(folder, **more):
@@ -58,7 +52,7 @@ def run(*arguments, folder, **variables):
 
 @contextlib.contextmanager
 def serving(target, folder, cwd, **variables):
-    """A running service as an HTTP client with its log, ended by SIGTERM."""
+    """A running service as an HTTP client, with its log and its process, ended by SIGTERM."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -82,8 +76,9 @@ def serving(target, folder, cwd, **variables):
                         break
                 assert process.poll() is None and time.monotonic() < end, log.read_text()
                 time.sleep(0.1)
-            yield http, log
-        os.killpg(process.pid, signal.SIGTERM)
+            yield http, log, process
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(20)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -93,7 +88,7 @@ def serving(target, folder, cwd, **variables):
 
 def test_bentoml_serve_answers_takes_up_a_new_champion_and_loses_no_request(house, tmp_path):
     one, two = house.digests
-    with serving("bento.service:MangaAssist", tmp_path, ROOT, MANGAASSIST_HOME=str(house.home)) as (http, log):
+    with serving("bento.service:MangaAssist", tmp_path, ROOT, MANGAASSIST_HOME=str(house.home)) as (http, log, process):
         results = http.post("/v1/classify", json={"texts": list(PARTS)}).json()["results"]
         assert [r["route"] for r in results] == list(PARTS.values())
         expected = Cascade.load(house.bundle(one)).classify(list(PARTS))
@@ -118,7 +113,13 @@ def test_bentoml_serve_answers_takes_up_a_new_champion_and_loses_no_request(hous
         clients = [threading.Thread(target=ask) for _ in range(4)]
         for client in clients:
             client.start()
-        promote(house, two)
+        release(house.home / "releases", two, Stage.SHADOW)
+        end = time.monotonic() + 15
+        while http.get("/v1/model").json()["shadow"] != two:
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+        time.sleep(0.5)
+        release(house.home / "releases", two)
         end = time.monotonic() + 15
         while http.get("/v1/model").json()["champion"] != two:
             assert time.monotonic() < end, log.read_text()
@@ -134,10 +135,52 @@ def test_bentoml_serve_answers_takes_up_a_new_champion_and_loses_no_request(hous
             for f in text_string_to_metric_families(http.get("/metrics").text)
             for s in f.samples
         }
-        assert samples["mangaassist_reloads_total", "loaded"] == 2
+        assert samples["mangaassist_reloads_total", "loaded"] >= 3
         assert samples["mangaassist_requests_total", "/v1/classify", "200"] == len(codes) + 2
+        told = http.post("/v1/feedback", json={"request_id": results[0]["request_id"], "escalated": False})
+        assert told.json() == {"accepted": True}
     text = log.read_text()
     assert "Traceback" not in text and not any(asked in text for asked in PARTS)
+    records = written(house)
+    assert sum(record["kind"] == "answer" for record in records) == len(PARTS) * (len(codes) + 1) + 1
+    assert [r["request_id"] for r in records if r["kind"] == "feedback"] == [results[0]["request_id"]]
+    shadow = [record for record in records if record["kind"] == "shadow"]
+    assert shadow and {record["shadow_digest"] for record in shadow} == {two}
+    assert {record["shadow_intent"] for record in shadow} <= {*LABELS}
+
+
+def written(house):
+    """Every record in the segments of a house."""
+    days = sealed(house.home / "interactions").items()
+    paths = [house.home / "interactions" / str(day) / name for day, names in days for name in names]
+    return [json.loads(line) for path in paths for line in path.read_text("utf-8").splitlines()]
+
+
+def test_a_service_that_is_killed_loses_no_answer_that_anybody_got(house, tmp_path):
+    house = House(shutil.copytree(house.home, tmp_path / "home", ignore=shutil.ignore_patterns("interactions")))
+    got, stopped = [], threading.Event()
+    with serving("bento.service:MangaAssist", tmp_path / "bento", ROOT, MANGAASSIST_HOME=str(house.home)) as (http, log, process):
+
+        def ask():
+            with httpx.Client(base_url=http.base_url, timeout=10) as own, contextlib.suppress(httpx.HTTPError):
+                while not stopped.is_set():
+                    got.extend(r["request_id"] for r in own.post("/v1/classify", json={"texts": list(PARTS)}).json()["results"])
+
+        clients = [threading.Thread(target=ask) for _ in range(4)]
+        for client in clients:
+            client.start()
+        time.sleep(1)
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for member in family:
+            member.kill()
+        psutil.wait_procs(family, 10)
+        stopped.set()
+        for client in clients:
+            client.join()
+    recover(house.home / "interactions")
+    names = [record["request_id"] for record in written(house) if record["kind"] == "answer"]
+    assert len(got) > 50 and set(got) <= set(names) and len(names) == len(set(names))
+    assert not list((house.home / "interactions" / "open").glob("*.journal"))
 
 
 def test_a_built_bento_serves_where_there_is_no_house(house, tmp_path):
@@ -155,7 +198,7 @@ def test_a_built_bento_serves_where_there_is_no_house(house, tmp_path):
     assert "/v1/classify" in (bento / "apis/openapi.yaml").read_text()
 
     elsewhere = tmp_path / "elsewhere"
-    with serving(str(bento), elsewhere, tmp_path, MANGAASSIST_SERVICE__ALLOW_UNRELEASED="false") as (http, log):
+    with serving(str(bento), elsewhere, tmp_path, MANGAASSIST_SERVICE__ALLOW_UNRELEASED="false") as (http, log, process):
         assert [r["route"] for r in http.post("/v1/classify", json={"texts": list(PARTS)}).json()["results"]] == list(PARTS.values())
         model = http.get("/v1/model").json()
         assert (model["state"], model["champion"]) == ("champion", champion)
@@ -206,7 +249,7 @@ async def test_cuda_is_had_or_the_service_is_not_ready(house):
     bundle = house.bundle(house.digests[0])
     provider = "CUDAExecutionProvider"
     async with running(load=lambda _: Cascade.load(bundle, provider=provider), ready=False, provider=provider) as service:
-        await until(lambda: service.pipeline.model()["state"] != "none" or service.pipeline._refused, 30)
+        await until(lambda: service.pipeline.model()["state"] != "none" or service.pipeline.champion.refused, 30)
         answer = await service.http.get("/readyz")
         if answer.status_code == 200:
             assert (await service.http.get("/v1/model")).json()["provider"] == provider

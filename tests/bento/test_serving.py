@@ -1,4 +1,3 @@
-import datetime as dt
 import json
 import os
 from types import SimpleNamespace
@@ -9,10 +8,10 @@ from mangaassist_assets.lib import serving
 from mangaassist_assets.lib.artifacts import House
 from mangaassist_assets.lib.errors import BadInput, DamagedArtifact, MissingEvidence
 from mangaassist_assets.lib.release import log
+from mangaassist_assets.lib.release.log import Stage
 from mangaassist_assets.lib.serving import Lookout, ServiceSettings, newest_classifier, pack_bundle, wanted_bundle
-from mangaassist_assets.lib.verdicts import Verdict
 
-NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+from .conftest import release
 
 
 @pytest.fixture
@@ -86,23 +85,42 @@ def test_the_lookout_follows_the_log_of_releases_and_reads_it_only_when_it_chang
     reads = []
     monkeypatch.setattr(serving, "log", SimpleNamespace(current=lambda folder: reads.append(folder) or log.current(folder)))
     look = Lookout(house, allow_unreleased=True)
-    assert [look().state for _ in range(3)] == ["unreleased"] * 3
+    assert [look().champion.state for _ in range(3)] == ["unreleased"] * 3
     for digest in (one, two):
-        promote(releases, digest)
-        assert [(look().digest, look().state) for _ in range(3)] == [(digest, "champion")] * 3
+        release(releases, digest)
+        assert [(look().champion.digest, look().champion.state) for _ in range(3)] == [(digest, "champion")] * 3
     assert len(reads) == 3
     with pytest.raises(MissingEvidence):
         Lookout(House(house.home / "empty"), allow_unreleased=False)()
 
 
-def promote(releases, digest):
-    book = log.ReleaseLog(releases)
-    book.promote(digest, Verdict.PASS, against=book.state().champion, by="gates", at=NOW, reason="better")
+def test_the_lookout_says_champion_canary_and_shadow_together(house):
+    champion, other, third = write(house, "champion"), write(house, "other"), write(house, "third")
+    releases = house.home / "releases"
+    look = Lookout(house, allow_unreleased=False)
+    release(releases, champion)
+    assert (look().canary, look().shadow) == (None, None)
+    release(releases, other, Stage.SHADOW)
+    assert (look().canary, look().shadow.digest, look().shadow.state) == (None, other, "shadow")
+    release(releases, other, Stage.CANARY)
+    release(releases, third, Stage.SHADOW)
+    assert (look().champion.digest, look().canary.digest, look().shadow.digest) == (champion, other, third)
+    assert look().canary.open().digest == other
+    pinned = Lookout(house, allow_unreleased=False, pinned=house.bundles / f"sha256-{third}")()
+    assert (pinned.champion.state, pinned.canary, pinned.shadow) == ("pinned", None, None)
 
 
 @pytest.mark.parametrize(
     ("knob", "value"),
-    [("provider", "TPU"), ("max_texts", 0), ("poll_s", -1.0), ("runners", -1), ("max_request_bytes", 0)],
+    [
+        ("provider", "TPU"),
+        ("max_texts", 0),
+        ("poll_s", -1.0),
+        ("runners", -1),
+        ("max_request_bytes", 0),
+        ("shadow_share", 1.5),
+        ("feedback_days", 0),
+    ],
 )
 def test_a_setting_that_cannot_be_is_named(knob, value):
     with pytest.raises(BadInput, match=f"service.{knob}"):

@@ -26,7 +26,10 @@ def materialize(house, instance):
     return materialize
 
 
-GATES = [dg.AssetKey(["raw", "offline_gates"]), dg.AssetKey(["model", "gate_history"]), dg.AssetKey(["main", "gates"])]
+STAGES = ("offline", "shadow", "canary", "retrieval")
+GATES = [
+    *(dg.AssetKey(["raw", f"{stage}_gates"]) for stage in STAGES), dg.AssetKey(["model", "gate_history"]), dg.AssetKey(["main", "gates"]),
+]  # fmt: skip
 
 
 def status(instance, key):
@@ -42,7 +45,7 @@ def test_one_run_makes_and_describes_every_table_the_database_and_the_report(hou
     assert result.success
     keys = {event.asset_key for event in result.get_asset_materialization_events()}
     assert keys == {tables.key_of(file.name) for file in tables.FILES} | {published.metrics_warehouse.key, published.decision_report.key}
-    assert query(house.home / "warehouse" / "metrics.duckdb", "SELECT count(*) FROM gates").rows == ((4,),)
+    assert query(house.home / "warehouse" / "metrics.duckdb", "SELECT count(*) FROM gates").rows == ((7,),)
     assert (house.home / "report" / "index.html").exists()
     assert {status(instance, key) for key in keys} == {"FRESH"}
     (rollout,) = [e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey(["main", "rollout"])]

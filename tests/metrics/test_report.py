@@ -121,7 +121,7 @@ def test_empty_tables_make_a_page_that_says_that_nothing_is_measured(house, publ
     write_report(warehouse, tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text("utf-8")
     Outline(page)
-    assert page.count("Nothing measured yet.") == len(decision_tables(warehouse)) + 3
+    assert page.count("Nothing measured yet.") == len(decision_tables(warehouse)) + 4
 
 
 def test_no_report_without_a_database(tmp_path):
@@ -134,7 +134,7 @@ def test_the_tables_to_decide_by_are_text_with_a_cell_for_every_header(published
     tables = {table.title: table for table in decision_tables(published)}
     assert list(tables) == [
         "Model selection", "Gates of release rrrrrrrrrrrr", "Accuracy by slice of model mmmmmmmmmmmm", "Intents of model mmmmmmmmmmmm",
-        "Augmentation lift", "Rollout",
+        "Augmentation lift", "Retrieval", "Drift", "Rollout",
     ]  # fmt: skip
     for table in tables.values():
         assert table.rows
@@ -144,13 +144,26 @@ def test_the_tables_to_decide_by_are_text_with_a_cell_for_every_header(published
 def test_what_was_not_measured_reads_as_a_dash_and_never_as_zero(published):
     tables = {table.title.split(" of ")[0]: table.rows for table in decision_tables(published)}
     assert tables["Model selection"][-1][:4] == ("bert_base", "no", "–", "–")
-    assert ("throughput_per_s", "joint", "–", "1,000", "0", "FAIL") in tables["Gates"]
+    assert ("throughput_per_s", "offline", "joint", "–", "1,000", "0", "FAIL") in tables["Gates"]
     assert tables["Accuracy by slice"][-1] == ("japanese_mixed", "0", "–")
+
+
+def test_drift_reads_by_week_as_its_verdict(published):
+    (drift,) = [table for table in decision_tables(published) if table.title == "Drift"]
+    assert drift.rows == [("2026-11-16", "data", "retrain", "yes", "no retrain in 28 days", "faq 0.70 to 0.82")]
+
+
+def test_retrieval_has_one_row_a_space_the_best_first(published):
+    (retrieval,) = [table for table in decision_tables(published) if table.title == "Retrieval"]
+    assert [row[:3] for row in retrieval.rows] == [
+        ("fused", "248", "0.920 [0.880, 0.950]"),
+        ("minilm-0123456789ab", "248", "0.500 [0.400, 0.600]"),
+    ]
 
 
 def test_gates_that_hold_a_release_back_come_first(published):
     gates = next(table for table in decision_tables(published) if table.title.startswith("Gates"))
-    assert [row[-1] for row in gates.rows] == ["FAIL", "FAIL", "INCONCLUSIVE", "PASS"]
+    assert [row[-1] for row in gates.rows] == ["FAIL", "FAIL", "INCONCLUSIVE", "PASS", "PASS", "PASS"]
 
 
 def test_markdown_keeps_its_shape_whatever_a_cell_holds():

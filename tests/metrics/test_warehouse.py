@@ -49,6 +49,30 @@ def test_of_several_measurements_of_a_gate_the_latest_counts(house, run_all):
     assert [(row["verdict"], row["observed"]) for row in gates] == [("PASS", 20.0)]
 
 
+def test_gates_of_every_stage_stand_in_one_table(results):
+    found = {row["metric"]: row["n"] for row in results["main.gates"].to_pylist()}
+    assert found["shadow_agreement"] == found["escalation_rate_change"] == 5000
+    assert found["accuracy"] == 300
+
+
+def test_a_day_of_traffic_adds_up_over_languages(results):
+    first = results["main.interaction_daily"].to_pylist()[0]
+    assert (first["intent"], first["n"], first["feedback"], first["thumbs_up"]) == ("faq", 40, 10, 5)
+    assert first["mean_confidence"] == pytest.approx(34 / 40)
+
+
+def test_a_rate_that_nothing_was_counted_for_is_not_measured(results):
+    first, second = results["main.shared_daily"].to_pylist()
+    assert first["thumbs_up_rate"] == pytest.approx(5 / 6)
+    assert (first["escalation_rate"], first["conversion_rate"]) == (pytest.approx(2 / 50), pytest.approx(4 / 50))
+    assert (second["thumbs_up_rate"], second["escalation_rate"], second["hallucination_rate"]) == (None, 0.0, None)
+    online = results["main.online_daily"].to_pylist()
+    assert [day["probe_accuracy"] for day in online] == [0.9, None]
+    assert online[0]["usd_per_inference"] == pytest.approx(0.4 / 50)
+    assert (online[0]["throughput_per_s"], online[0]["error_rate"]) == (0.2, 0.02)
+    assert online[1]["latency_ms_p99"] is None
+
+
 def test_the_cascade_and_the_residual_traffic_are_told_apart(results):
     assert results["main.intent_metrics"].num_rows == results["main.residual_intent_metrics"].num_rows == 5
 
@@ -72,7 +96,7 @@ def test_equal_inputs_in_another_order_give_an_equal_result(house, run_all):
     first = run_all(house)
     for name, part in lake_tables(house):
         table = house.read_table(name, part=part)
-        house.write_table(name, table.take(list(range(table.num_rows))[::-1]), part=part)
+        house.write_table(name, table.take(pa.array(range(table.num_rows)[::-1], pa.int64())), part=part)
     assert {name: table.to_pylist() for name, table in run_all(house).items()} == {n: t.to_pylist() for n, t in first.items()}
 
 
@@ -129,14 +153,20 @@ def test_a_file_reaches_neither_disk_nor_pythons_variables(write_files, sql):
         ("gates", "ci_low", 1e9, "intervals_are_ordered"),
         ("gates", "observed", None, "nothing_unmeasured_passes"),
         ("rollout", "at", None, "required_values_are_there"),
+        ("interaction_daily", "thumbs_up", 41, "feedback_comes_to_answers"),
+        ("online_daily", "latency_ms_p50", 30.0, "percentiles_are_ordered"),
+        ("drift_triage", "cause", "magic", "cause_is_a_known_word"),
+        ("intent_share_weekly", "p_value", None, "an_alert_has_evidence"),
+        ("embedding_drift_monthly", "kl_nats", None, "an_alert_has_evidence"),
+        ("confidence_daily", "ci_low", 0.95, "intervals_are_ordered"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_breaks_the_claim_about_it(results, files, table, column, value, broken):
     file = next(file for file in files if file.name == f"main.{table}")
     rows = results[file.name]
     right = rows.to_pylist()
-    first = {"model_benchmark": "minilm", "model_selection": "minilm", "gates": "accuracy", "rollout": "r" * 64}[table]
-    next(row for row in right if first in row.values())[column] = value
+    first = {"model_benchmark": "minilm", "model_selection": "minilm", "gates": "accuracy", "rollout": "r" * 64}.get(table)
+    next(row for row in right if first is None or first in row.values())[column] = value
     wrong = pa.Table.from_pylist(right, rows.schema)
     assert broken in {name for name, rows in failing_rows(file.tests, {file.name: wrong}).items() if rows.num_rows}
 
@@ -217,14 +247,14 @@ def test_a_log_of_somebody_elses_writes_does_not_spoil_the_new_file(house, publi
     subprocess.run([sys.executable, "-c", crash], check=False)
     assert path.with_name("metrics.duckdb.wal").exists()
     publish(house)
-    assert query(path, "SELECT count(*) FROM gates").rows == ((4,),)
+    assert query(path, "SELECT count(*) FROM gates").rows == ((7,),)
 
 
 def test_equal_tables_have_an_equal_digest_and_other_tables_another(house, files, publish, run_all):
     path = publish(house)
     first = build(files, house, path)
     assert build(files, house, path).digest == first.digest
-    assert first.rows["gates"] == 4
+    assert first.rows["gates"] == 7
     house.write_table("release/offline_gates", house.read_table("release/offline_gates").slice(0, 2))
     run_all(house)
     assert build(files, house, path).digest != first.digest
@@ -293,4 +323,4 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
 def test_a_home_with_a_quote_in_its_name_works(files, publish, house, tmp_path, run_all):
     run_all(house)
     path = build(files, house, tmp_path / "it's" / "metrics.duckdb").path
-    assert query(path, "SELECT count(*) FROM gates").rows == ((4,),)
+    assert query(path, "SELECT count(*) FROM gates").rows == ((7,),)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from mangaassist_assets import settings
 from mangaassist_assets.cli import app
 from mangaassist_assets.lib.artifacts import House
 from mangaassist_assets.lib.errors import BadInput, DamagedArtifact
+from mangaassist_assets.lib.release.approvals import ENTERED, INBOX
 from mangaassist_assets.lib.release.log import ReleaseLog
 from mangaassist_assets.lib.verdicts import Verdict
 
@@ -46,8 +48,41 @@ def test_a_held_release_becomes_champion_by_a_person_and_the_log_says_who_and_wh
     assert (last.by, last.reason, last.action) == ("ada", "the interval is short by one message", "approve")
 
 
+def test_what_was_approved_is_kept_with_the_digests_that_it_was_given_for(home):
+    (held,) = judged(home, Verdict.INCONCLUSIVE)
+    say("approve", held, "--why", "read it", "--by", "ada")
+    (name,) = os.listdir(home / INBOX / ENTERED)
+    approval = json.loads((home / INBOX / ENTERED / name).read_text("utf-8"))
+    assert (approval["release"], approval["evidence"]["model"], approval["by"]) == (held, held, "ada")
+    assert dt.datetime.fromisoformat(approval["expires_at"]) - dt.datetime.fromisoformat(approval["at"]) == dt.timedelta(hours=72)
+
+
+def test_a_release_that_comes_while_another_serves_is_approved_step_by_step(home):
+    first, second = judged(home, Verdict.PASS, Verdict.FAIL)
+    stages, champions = [], []
+    for why in ("shadow it", "to the canary", "all of it"):
+        champions.append(json.loads(say("approve", second, "--why", why).stdout)["champion"])
+        stages.append(ReleaseLog(home / "releases").state().stage(second))
+    assert stages == ["shadow", "canary", "champion"] and champions == [first, first, second]
+
+
+def test_status_says_what_a_release_on_its_way_waits_for(home):
+    _, second = judged(home, Verdict.PASS, Verdict.PASS)
+    told = CliRunner().invoke(app, ["status"], catch_exceptions=False).stdout
+    assert f"{second[:12]} is in shadow since 2026-11-24 00:00 UTC. nothing measured yet" in told
+
+
+def test_a_release_in_canary_can_be_rejected_and_the_champion_serves_on(home):
+    first, second = judged(home, Verdict.PASS, Verdict.PASS)
+    say("approve", second, "--why", "to the canary")
+    assert json.loads(say("reject", second, "--why", "complaints").stdout)["champion"] == first
+    assert ReleaseLog(home / "releases").state().stage(second) == "rejected"
+
+
 def test_a_rollback_returns_to_the_champion_before(home):
     first, second = judged(home, Verdict.PASS, Verdict.PASS)
+    for _ in ("canary", "champion"):
+        say("approve", second, "--why", "at once")
     assert json.loads(say("rollback", "--why", "complaints").stdout)["champion"] == first
     assert ReleaseLog(home / "releases").state().stage(second) == "rolled_back"
 

@@ -15,7 +15,7 @@ from mangaassist_assets.lib.release.log import ALLOWED, ReleaseLog, Stage, State
 from mangaassist_assets.lib.verdicts import Verdict
 
 NOW = dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC)
-FIRST, SECOND, THIRD = "a" * 64, "b" * 64, "c" * 64
+FIRST, SECOND, THIRD, FOURTH = "a" * 64, "b" * 64, "c" * 64, "d" * 64
 PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 
 
@@ -29,6 +29,21 @@ def promote(log, release, verdict=PASS, *, against="the champion"):
     return log.promote(release, verdict, against=against, by="offline_gates", at=NOW, reason="all gates")
 
 
+def advance(log, release, verdict=PASS, *, event=None, approval=True):
+    event = log.state().releases[release].event if event is None else event
+    return log.advance(release, verdict, event=event, approval=approval, by="canary_report", at=NOW, reason="as measured")
+
+
+def crown(log, release):
+    """All the way to champion."""
+    if log.state().champion is None:
+        return promote(log, release)
+    promote(log, release)
+    for _ in ("shadow", "canary"):
+        advance(log, release)
+    return log.approve(release, **person())
+
+
 def person(**more):
     return {"by": "mika", "at": NOW, "why": "checked by hand", **more}
 
@@ -40,18 +55,104 @@ def test_an_empty_log_has_no_champion(tmp_path):
     assert current(tmp_path / "releases") == State()
 
 
-def test_a_release_that_passes_becomes_champion_and_retires_the_one_before_in_one_event(log):
+def test_the_first_release_becomes_champion_at_once_for_there_is_nothing_to_compare_it_with(log):
+    assert [c.to_state for c in promote(log, FIRST).history] == ["candidate", "offline_passed", "champion"]
+
+
+def test_a_later_release_goes_through_shadow_canary_and_a_persons_word_while_the_champion_serves(log):
+    promote(log, FIRST)
+    for step, stage in ((promote, Stage.SHADOW), (advance, Stage.CANARY), (advance, Stage.HELD)):
+        state = step(log, SECOND)
+        assert (state.stage(SECOND), state.champion) == (stage, FIRST)
+    state = log.approve(SECOND, **person())
+    assert (state.champion, state.stage(FIRST), state.previous) == (SECOND, Stage.RETIRED, FIRST)
+    assert log.state() == state
+    last = [(c.release, c.from_state, c.to_state) for c in state.history if c.event == state.version]
+    assert last == [(FIRST, "champion", "retired"), (SECOND, "held", "champion")]
+
+
+def test_where_no_approval_is_asked_for_a_passed_canary_becomes_champion(log):
+    promote(log, FIRST)
+    promote(log, SECOND)
+    advance(log, SECOND)
+    state = advance(log, SECOND, approval=False)
+    assert (state.champion, state.stage(FIRST), state.releases[SECOND].action) == (SECOND, Stage.RETIRED, "advance")
+
+
+def test_what_fails_in_shadow_is_rejected_and_in_canary_rolled_back_and_the_champion_never_left(log):
+    promote(log, FIRST)
+    promote(log, SECOND)
+    assert advance(log, SECOND, FAIL).stage(SECOND) is Stage.REJECTED
+    promote(log, THIRD)
+    advance(log, THIRD)
+    state = advance(log, THIRD, FAIL)
+    assert (state.stage(THIRD), state.champion) == (Stage.ROLLED_BACK, FIRST)
+    assert [c.to_state for c in state.history if c.release == FIRST] == ["candidate", "offline_passed", "champion"]
+
+
+def test_what_cannot_be_decided_stays_where_it_is(log):
+    promote(log, FIRST)
+    for step in (promote, advance):
+        state = step(log, SECOND)
+        assert advance(log, SECOND, INCONCLUSIVE) == state
+
+
+def test_a_verdict_of_live_traffic_is_entered_once_and_only_for_the_attempt_that_it_measured(log):
+    promote(log, FIRST)
+    entered = promote(log, SECOND).version
+    state = advance(log, SECOND, event=entered)
+    assert advance(log, SECOND, event=entered) == state
+    assert advance(log, SECOND, FAIL, event=entered) == state
+    assert advance(log, "unknown", event=entered) == state
+
+
+def test_a_newer_release_takes_the_place_of_the_one_in_shadow_in_one_event(log):
+    promote(log, FIRST)
+    promote(log, SECOND)
+    state = promote(log, THIRD)
+    assert (state.at_stage(Stage.SHADOW), state.stage(SECOND), state.champion) == ([THIRD], Stage.RETIRED, FIRST)
+    assert {c.release for c in state.history if c.event == state.version} == {SECOND, THIRD}
+    assert state.previous is None  # it never was champion
+
+
+def test_one_release_is_in_canary_at_a_time_and_the_next_waits_in_shadow(log):
+    promote(log, FIRST)
+    promote(log, SECOND)
+    advance(log, SECOND)
+    promote(log, THIRD)
+    state = advance(log, THIRD)
+    assert (state.at_stage(Stage.CANARY), state.at_stage(Stage.SHADOW)) == ([SECOND], [THIRD])
+    with pytest.raises(BadInput, match="is in canary, one at a time"):
+        log.approve(THIRD, **person())
+    advance(log, SECOND, FAIL)
+    assert advance(log, THIRD).at_stage(Stage.CANARY) == [THIRD]
+
+
+@pytest.mark.parametrize("how", ["approve", "rollback"])
+def test_when_the_champion_changes_those_measured_against_it_are_candidates_again(log, how):
+    promote(log, FIRST)
+    crown(log, SECOND)
+    promote(log, THIRD)
+    advance(log, THIRD)
+    promote(log, FOURTH)
+    state = log.rollback(**person()) if how == "rollback" else log.approve(FIRST, **person())
+    assert state.champion == FIRST
+    assert state.at_stage(Stage.CANDIDATE) == [THIRD, FOURTH]
+    assert promote(log, FOURTH).at_stage(Stage.SHADOW) == [FOURTH]
+
+
+def test_the_offline_gates_have_no_say_once_live_traffic_measures_or_has_decided(log):
     promote(log, FIRST)
     state = promote(log, SECOND)
-    assert (state.champion, state.stage(FIRST), state.previous, state.version) == (SECOND, Stage.RETIRED, FIRST, 2)
-    assert log.state() == state
-    last = [(c.release, c.from_state, c.to_state) for c in state.history if c.event == 2]
-    assert last == [
-        (SECOND, None, "candidate"),
-        (SECOND, "candidate", "offline_passed"),
-        (FIRST, "champion", "retired"),
-        (SECOND, "offline_passed", "champion"),
-    ]
+    assert promote(log, SECOND, FAIL) == state
+    state = advance(log, SECOND, FAIL)
+    assert promote(log, SECOND) == state
+    promote(log, THIRD)
+    state = advance(log, THIRD)
+    for verdict in (FAIL, INCONCLUSIVE, PASS):
+        assert promote(log, THIRD, verdict) == state
+    state = advance(log, THIRD)
+    assert promote(log, THIRD, FAIL) == state
 
 
 @pytest.mark.parametrize(("verdict", "stage"), [(FAIL, Stage.REJECTED), (INCONCLUSIVE, Stage.HELD)])
@@ -66,14 +167,43 @@ def test_the_first_release_is_held_or_rejected_like_any_other(log):
     assert log.state().held == [FIRST]
 
 
-def test_a_person_overrides_the_gates_and_the_log_says_who_and_why(log):
+def test_a_person_moves_a_release_on_by_one_step_and_the_log_says_who_and_why(log):
     promote(log, FIRST)
     promote(log, SECOND, INCONCLUSIVE)
-    state = log.approve(SECOND, **person())
-    assert state.champion == SECOND
+    for step, stage in ((None, Stage.SHADOW), (FAIL, Stage.CANARY), (FAIL, Stage.CANARY), (PASS, Stage.CHAMPION)):
+        if step:
+            advance(log, SECOND, step)
+        state = log.approve(SECOND, **person())
+        assert state.stage(SECOND) is stage
     change = state.releases[SECOND]
     assert (change.action, change.by, change.reason, change.verdict) == ("approve", "mika", "checked by hand", None)
     assert log.approve(FIRST, **person()).champion == FIRST  # a retired one
+
+
+def test_a_release_that_stands_in_shadow_or_canary_can_be_approved_from_there(log):
+    promote(log, FIRST)
+    promote(log, SECOND)
+    assert [log.approve(SECOND, **person()).stage(SECOND) for _ in range(2)] == [Stage.CANARY, Stage.CHAMPION]
+
+
+def test_a_release_that_lost_its_place_in_shadow_can_be_brought_back_into_it(log):
+    for release in (FIRST, SECOND, THIRD):
+        promote(log, release)
+    state = log.approve(SECOND, **person())
+    assert (state.at_stage(Stage.SHADOW), state.stage(THIRD)) == ([SECOND], Stage.RETIRED)
+
+
+def test_where_no_champion_serves_an_approved_release_becomes_it(log):
+    promote(log, FIRST, FAIL)
+    assert log.approve(FIRST, **person()).champion == FIRST
+
+
+def test_an_approval_of_what_moved_meanwhile_is_a_conflict(log):
+    promote(log, FIRST)
+    seen = promote(log, SECOND, INCONCLUSIVE).version
+    log.approve(SECOND, event=seen, **person())
+    with pytest.raises(Conflict, match="moved to shadow since this was decided"):
+        log.approve(SECOND, event=seen, **person())
 
 
 def test_a_held_release_may_pass_later_by_better_evidence(log):
@@ -106,15 +236,15 @@ def test_a_verdict_reached_against_another_champion_is_a_conflict(log):
 
 
 def test_a_rollback_returns_to_the_champion_before_in_one_event(log):
-    promote(log, FIRST)
-    promote(log, SECOND)
+    crown(log, FIRST)
+    before = crown(log, SECOND).version
     state = log.rollback(**person())
-    assert (state.champion, state.stage(SECOND), state.version) == (FIRST, Stage.ROLLED_BACK, 3)
+    assert (state.champion, state.stage(SECOND), state.version) == (FIRST, Stage.ROLLED_BACK, before + 1)
 
 
 def test_rollbacks_walk_back_one_champion_at_a_time_and_then_refuse(log):
     for release in (FIRST, SECOND, THIRD):
-        promote(log, release)
+        crown(log, release)
     assert log.rollback(**person()).champion == SECOND
     assert log.rollback(**person()).champion == FIRST
     with pytest.raises(BadInput, match="no champion before"):
@@ -123,7 +253,7 @@ def test_rollbacks_walk_back_one_champion_at_a_time_and_then_refuse(log):
 
 def test_the_gates_do_not_bring_back_what_people_rolled_back_rejected_or_replaced(log):
     promote(log, FIRST)
-    promote(log, SECOND)
+    crown(log, SECOND)
     rolled_back = log.rollback(**person())
     assert promote(log, SECOND) == rolled_back
     promote(log, THIRD, INCONCLUSIVE)
@@ -131,7 +261,7 @@ def test_the_gates_do_not_bring_back_what_people_rolled_back_rejected_or_replace
     assert promote(log, THIRD) == rejected
     approved = log.approve(SECOND, **person())
     assert promote(log, FIRST) == approved
-    assert log.approve(THIRD, **person()).champion == THIRD
+    assert log.approve(THIRD, **person()).stage(THIRD) is Stage.SHADOW
 
 
 def test_a_release_that_the_gates_rejected_can_be_rejected_for_good(log):
@@ -179,7 +309,28 @@ def test_a_release_can_walk_step_by_step(log):
     for stage in (Stage.CANDIDATE, Stage.OFFLINE_PASSED, Stage.CHAMPION):
         state = move(log, FIRST, stage)
     assert state.champion == FIRST
-    assert promote(log, SECOND).previous == FIRST
+    for stage in (Stage.CANDIDATE, Stage.OFFLINE_PASSED, Stage.SHADOW, Stage.CANARY, Stage.CHAMPION):
+        state = move(log, SECOND, stage)
+    assert (state.champion, state.previous) == (SECOND, FIRST)
+
+
+@pytest.mark.parametrize("skipped", [Stage.CANARY, Stage.CHAMPION])
+def test_nobody_but_people_skips_shadow_or_canary_while_a_champion_serves(log, skipped):
+    promote(log, FIRST)
+    for stage in (Stage.CANDIDATE, Stage.OFFLINE_PASSED):
+        move(log, SECOND, stage)
+    with pytest.raises(BadInput, match="must pass shadow and canary|cannot become"):
+        move(log, SECOND, skipped)
+
+
+def test_a_log_from_before_there_was_a_shadow_is_still_read(log):
+    promote(log, FIRST)
+    old = json.loads(event(log, 1).read_text("utf-8"))
+    moves = [(None, "candidate"), ("candidate", "offline_passed"), ("offline_passed", "champion")]
+    changes = [{"release": SECOND, "from_state": before, "to_state": after} for before, after in moves]
+    changes.insert(2, {"release": FIRST, "from_state": "champion", "to_state": "retired"})
+    event(log, 2).write_text(json.dumps(old | {"version": 2, "follows": log.state().tip, "changes": changes}), "utf-8")
+    assert (log.state().champion, log.state().previous) == (SECOND, FIRST)
 
 
 def test_a_promotion_goes_on_from_where_the_release_stands(log):
@@ -237,9 +388,10 @@ class Stale(ReleaseLog):
         self.__dict__["seen"] = current(self.releases)
 
 
+LIVE = {"shadow or canary passes": PASS, "shadow or canary fails": FAIL}
 ACTIONS = st.tuples(
     st.integers(0, 1),
-    st.sampled_from(["read", "PASS", "FAIL", "INCONCLUSIVE", "approve", "reject", "rollback", *Stage]),
+    st.sampled_from(["read", "PASS", "FAIL", "INCONCLUSIVE", *LIVE, "approve", "reject", "rollback", *Stage]),
     st.sampled_from([FIRST, SECOND, THIRD]),
 )
 
@@ -257,6 +409,9 @@ def test_any_interleaving_of_two_writers_leaves_one_champion(tmp_path_factory, s
                 writer.read()
             elif action in Verdict.__members__:
                 promote(writer, release, Verdict(action))
+            elif action in LIVE:
+                standing = writer.state().releases.get(release)
+                advance(writer, release, LIVE[action], event=standing.event if standing else 0)
             elif action == "rollback":
                 writer.rollback(**person())
             elif action in ("approve", "reject"):
@@ -271,6 +426,7 @@ def test_any_interleaving_of_two_writers_leaves_one_champion(tmp_path_factory, s
         assert after.version - before.version in (0, 1)
         champions = after.at_stage(Stage.CHAMPION)
         crowned = crowned or bool(champions)
+        assert max(len(after.at_stage(Stage.SHADOW)), len(after.at_stage(Stage.CANARY))) <= 1
         assert len(champions) == int(crowned)
         assert champions == ([after.champion] if after.champion else [])
         assert after.history[: len(before.history)] == before.history
@@ -314,7 +470,7 @@ def test_processes_that_race_lose_no_event_and_never_share_a_number(tmp_path):
         assert writer.returncode == 0
     state = current(tmp_path / "releases")
     assert state.version == 30
-    assert len(state.at_stage(Stage.CHAMPION)) == 1 and len(state.at_stage(Stage.RETIRED)) == 29
+    assert [len(state.at_stage(stage)) for stage in (Stage.CHAMPION, Stage.SHADOW, Stage.RETIRED)] == [1, 1, 28]
     assert not [p for p in (tmp_path / "releases").iterdir() if p.name.startswith(".")]
 
 
@@ -331,7 +487,7 @@ def test_a_torn_last_event_is_ignored_reported_and_written_past(log, content):
     event(log, 2).write_bytes(content)
     state = log.state()
     assert (state.champion, state.version, state.torn) == (before.champion, 2, (2,))
-    assert promote(log, SECOND).champion == SECOND
+    assert promote(log, SECOND).stage(SECOND) is Stage.SHADOW
     assert (log.state().version, log.state().torn) == (3, (2,))
 
 
@@ -400,12 +556,12 @@ def test_every_error_is_one_line_for_people(log):
 
 def test_the_rollout_table_holds_every_change_in_order(log):
     promote(log, FIRST)
-    promote(log, SECOND)
+    crown(log, SECOND)
     log.rollback(**person())
     rows = rollout(log.state()).to_pylist()
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     assert [(r["release"][0], r["from_state"], r["to_state"], r["verdict"]) for r in rows[-3:]] == [
-        ("b", "offline_passed", "champion", "PASS"),
+        ("b", "held", "champion", None),
         ("b", "champion", "rolled_back", None),
         ("a", "retired", "champion", None),
     ]
@@ -416,7 +572,7 @@ def test_the_rollout_table_holds_every_change_in_order(log):
 def test_a_long_log_is_cheap_enough_to_poll_each_second(log):
     promote(log, FIRST)
     for n in range(150):
-        promote(log, (SECOND, FIRST)[n % 2])
+        promote(log, f"release {n}")
     start = time.perf_counter()
     assert log.state().version == 151
     assert time.perf_counter() - start < 0.25

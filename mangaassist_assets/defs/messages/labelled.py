@@ -7,7 +7,7 @@ import dagster as dg
 from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.lib.messages.labelling import check_trainable, label_messages
 from mangaassist_assets.lib.messages.reading import digest_of_sources
-from mangaassist_assets.outside import MESSAGE_SOURCES, changed
+from mangaassist_assets.outside import MESSAGE_SOURCES, changed, labelled_sources
 from mangaassist_assets.reporting import materialised
 from mangaassist_assets.resources import HouseResource
 from mangaassist_assets.settings import current, version
@@ -52,7 +52,7 @@ message_sources = dg.AssetSpec(
 def labelled(house: HouseResource) -> Iterator[dg.MaterializeResult]:
     """Reads, cleans, redacts and splits the sources."""
     store = house.open()
-    result = label_messages(SETTINGS.sources.labeled_messages, SETTINGS.messages.limits)
+    result = label_messages(labelled_sources(SETTINGS), SETTINGS.messages.limits)
     check_trainable(result.table, out_of_scope=result.out_of_scope_label, min_train_rows=SETTINGS.messages.limits.min_train_rows)
     counts, refused = result.counts, result.counts["rejected_by_reason"]
     yield materialised(
@@ -78,4 +78,4 @@ def labelled(house: HouseResource) -> Iterator[dg.MaterializeResult]:
 )
 def message_sources_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """See `outside.changed`."""
-    return changed(context, MESSAGE_SOURCES, digest_of_sources(SETTINGS.sources.labeled_messages), "labeled_messages")
+    return changed(context, MESSAGE_SOURCES, digest_of_sources(labelled_sources(SETTINGS)), "labeled_messages")

@@ -1,4 +1,4 @@
-"""A release is judged, and becomes champion or does not."""
+"""A release is judged on what is labelled, and moves on its way to champion or does not."""
 
 import math
 
@@ -12,8 +12,9 @@ from mangaassist_assets.lib.intents.benchmark import hardware, measure
 from mangaassist_assets.lib.intents.cascade import KIND, Cascade
 from mangaassist_assets.lib.intents.evaluation import HELD_OUT
 from mangaassist_assets.lib.release.gates import offline_gates as judge_release
-from mangaassist_assets.lib.release.log import ReleaseLog
+from mangaassist_assets.lib.release.log import ReleaseLog, Stage
 from mangaassist_assets.lib.release.log import current as fold
+from mangaassist_assets.lib.release.progress import move_on, read_verdicts
 from mangaassist_assets.lib.statistics import Estimate, finite_or_none
 from mangaassist_assets.lib.verdicts import Verdict
 from mangaassist_assets.outside import RELEASE_LOG
@@ -21,7 +22,7 @@ from mangaassist_assets.reporting import materialised, started
 from mangaassist_assets.resources import HouseResource
 from mangaassist_assets.settings import current, version
 
-SETTINGS, LIMITS, PROVIDER = current().intents, current().gates, current().service.provider
+SETTINGS, LIMITS, PROVIDER, RULES = current().intents, current().gates, current().service.provider, current().release
 OWNERS = ["team:ml-platform"]
 VERDICT = pa.schema([(name, pa.string()) for name in ("release", "verdict", "reason", "against")])
 
@@ -93,7 +94,7 @@ def offline_gates(context: dg.AssetExecutionContext, house: HouseResource) -> dg
 
 @dg.asset_check(asset="offline_gates")
 def every_gate_passes(house: HouseResource) -> dg.AssetCheckResult:
-    """Every gate passes, so that the release can become champion without a person deciding."""
+    """Every gate passes, so that the release goes on to shadow, or serves if it is the first, without a person deciding."""
     found = house.open().read_table("release/offline_gates", part="verdict").to_pylist()[0]
     return dg.AssetCheckResult(
         passed=found["verdict"] == Verdict.PASS, severity=dg.AssetCheckSeverity.WARN, description=f"{found['verdict']}: {found['reason']}"
@@ -101,18 +102,18 @@ def every_gate_passes(house: HouseResource) -> dg.AssetCheckResult:
 
 
 @dg.asset(
-    deps=["offline_gates"],
+    deps=["offline_gates", "shadow_report", "canary_report"],
     group_name="release",
     owners=OWNERS,
     kinds={"json"},
-    code_version="1",
+    code_version=version("2", RULES.approval),
     automation_condition=when_inputs_change(),
 )
 def champion(context: dg.AssetExecutionContext, house: HouseResource) -> dg.MaterializeResult:
-    """One row per release in the log, where it stands since when; the gates' verdict moves the release they judged."""
+    """One row per release in the log, where it stands since when; verdicts of gates, shadow and canary move those they judged."""
     store = house.open()
     found = store.read_table("release/offline_gates", part="verdict").to_pylist()[0]
-    state = ReleaseLog(store.home / "releases").promote(
+    ReleaseLog(store.home / "releases").promote(
         found["release"],
         Verdict(found["verdict"]),
         against=found["against"],
@@ -120,6 +121,7 @@ def champion(context: dg.AssetExecutionContext, house: HouseResource) -> dg.Mate
         at=started(context),
         reason=found["reason"],
     )
+    state = move_on(store, read_verdicts(store), rules=RULES, now=started(context))
     rows = [
         {"release": release, "stage": change.to_state.value, "since": change.at, "by": change.by, "reason": change.reason}
         for release, change in state.releases.items()
@@ -127,6 +129,9 @@ def champion(context: dg.AssetExecutionContext, house: HouseResource) -> dg.Mate
     table = pa.Table.from_pylist(rows)
     store.write_table("release/champion", table)
     figures = {"champion": state.champion or "none", "verdict": found["verdict"], "reason": found["reason"], "event": state.version}
+    figures |= {
+        stage.value: ", ".join(release[:12] for release in state.at_stage(stage)) or "none" for stage in (Stage.SHADOW, Stage.CANARY)
+    }
     return materialised(digest_of(state.tip), table, figures=figures)
 
 

@@ -28,7 +28,7 @@ DEPTH = 100
     group_name="retrieval",
     owners=["team:data-science"],
     kinds={"python", "parquet"},
-    code_version=version("1", SETTINGS.limits, SETTINGS.seed),
+    code_version=version("2", SETTINGS.limits, SETTINGS.seed),
     automation_condition=when_inputs_change(),
 )
 def retrieval_evaluation(house: HouseResource) -> dg.MaterializeResult:
@@ -39,10 +39,12 @@ def retrieval_evaluation(house: HouseResource) -> dg.MaterializeResult:
     everything = store.read_table(pairs.TABLE, part="queries")
     test = of_split(everything, "test")
     ids, asked = test["query_id"].to_pylist(), pairs.vectors_of_queries(test)
-    retriever, base = retriever_of(store), encoder_of(store).space
-    adapted = base.adapted(adapter.digest, adapter.dimension)
+    retriever, encoder = retriever_of(store), encoder_of(store)
+    base, adapted = encoder.space, encoder.space.adapted(adapter.digest, adapter.dimension)
+    typed = encoder.encode(test["query"].to_pylist(), queries=True)
     ranked = {
-        base.name: rank_documents(asked @ vectors.T, owners, DEPTH),
+        base.name: rank_documents(typed @ vectors.T, owners, DEPTH),
+        f"{base.name}, reworded": rank_documents(asked @ vectors.T, owners, DEPTH),
         adapted.name: rank_documents(adapter.apply(asked) @ adapter.apply(vectors).T, owners, DEPTH),
     }
     channels = retriever.rank(test["query"].to_pylist(), DEPTH)

@@ -9,18 +9,21 @@ from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.defs.retrieval import catalog, embeddings, pairs
 from mangaassist_assets.defs.retrieval.adapter import adapter_of
 from mangaassist_assets.defs.retrieval.embeddings import encoder_of, vectors_of
-from mangaassist_assets.lib.artifacts import House, digest_of, digest_of_file
+from mangaassist_assets.lib.artifacts import House, digest_of
 from mangaassist_assets.lib.retrieval.fusion import UNTRAINED, learn
-from mangaassist_assets.lib.retrieval.glossary import GLOSSARY_FILES, read_glossary
+from mangaassist_assets.lib.retrieval.glossary import digests_of_glossary, read_glossary
 from mangaassist_assets.lib.retrieval.lexical import LexicalIndex
+from mangaassist_assets.lib.retrieval.opensearch_cluster import Cluster
+from mangaassist_assets.lib.retrieval.opensearch_publish import describe_from, prune, publish
 from mangaassist_assets.lib.retrieval.pointer import Pointer
 from mangaassist_assets.lib.retrieval.retriever import Retriever, write_retriever
 from mangaassist_assets.lib.retrieval.searching import AdaptedEncoder, ExactSearch
+from mangaassist_assets.lib.retrieval.segments import ChangeLog
 from mangaassist_assets.lib.retrieval.served import INDEXES, announce, load_retriever, served_retriever
 from mangaassist_assets.lib.retrieval.sources import ShardSource
 from mangaassist_assets.lib.retrieval.splits import of_split
-from mangaassist_assets.lib.retrieval.swapping import swap_index
-from mangaassist_assets.reporting import materialised
+from mangaassist_assets.lib.retrieval.swapping import RECALL_QUERIES, swap_index
+from mangaassist_assets.reporting import materialised, started
 from mangaassist_assets.resources import HouseResource
 from mangaassist_assets.settings import current, version
 
@@ -33,11 +36,11 @@ TABLE = "retrieval/chunk_index"
     group_name="retrieval",
     owners=["team:ml-platform"],
     kinds={"faiss", "numpy"},
-    code_version=version("2", SETTINGS.index, [digest_of_file(LEXICA / name) for name in GLOSSARY_FILES if (LEXICA / name).is_file()]),
+    code_version=version("3", SETTINGS.index, digests_of_glossary(LEXICA), bool(SETTINGS.opensearch.url), SETTINGS.opensearch.alias),
     pool="training",
     automation_condition=when_inputs_change(),
 )
-def chunk_index(house: HouseResource) -> dg.MaterializeResult:
+def chunk_index(context: dg.AssetExecutionContext, house: HouseResource) -> dg.MaterializeResult:
     """One row per index that began to serve: how it came about, its recall against exact search, and the retriever bundle around it."""
     store = house.open()
     chunks, adapter, encoder = store.read_table(catalog.TABLE), adapter_of(store), encoder_of(store)
@@ -45,6 +48,14 @@ def chunk_index(house: HouseResource) -> dg.MaterializeResult:
     vectors = pairs.vectors_of_queries(queries)
     source = ShardSource(store.home / "vectors", SETTINGS.shards)
     found = swap_index(source, adapter, vectors, store.home / INDEXES, SETTINGS.index, workers=WORKERS)
+    if SETTINGS.opensearch.url:
+        with Cluster(SETTINGS.opensearch) as cluster:
+            log = ChangeLog(store.home / INDEXES / "changes", source.space)
+            mapped, asked = (None, vectors) if adapter.kind == "identity" else (adapter, adapter.apply(vectors))
+            publish(
+                cluster, source, describe_from(chunks), mapped, log, asked[:RECALL_QUERIES], now=started(context), changes_upto=log.last
+            )
+            prune(cluster, now=started(context))
 
     lexical, glossary = LexicalIndex.build(chunks), read_glossary(LEXICA)
     adapted = AdaptedEncoder(encoder, adapter) if adapter.kind != "identity" else encoder
@@ -73,4 +84,4 @@ def chunk_index(house: HouseResource) -> dg.MaterializeResult:
 
 def retriever_of(store: House) -> Retriever:
     """What the service answers with."""
-    return load_retriever(store, served_retriever(store.home), SETTINGS.encoding, verify=False)
+    return load_retriever(store, served_retriever(store.home), SETTINGS.encoding, SETTINGS.opensearch, verify=False)

@@ -10,16 +10,18 @@ from mangaassist_assets.defs.retrieval import catalog
 from mangaassist_assets.defs.retrieval.embeddings import encoder_of, vectors_of
 from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.retrieval.catalogue_queries import catalogue_queries
+from mangaassist_assets.lib.retrieval.glossary import digests_of_glossary, read_glossary
 from mangaassist_assets.lib.retrieval.mining import mine_pairs
 from mangaassist_assets.lib.retrieval.pairs import digest_of_queries, read_queries
 from mangaassist_assets.lib.retrieval.splits import of_split, with_held_out
+from mangaassist_assets.lib.retrieval.wording import Wording
 from mangaassist_assets.outside import QUERY_SOURCES, changed
 from mangaassist_assets.reporting import materialised
 from mangaassist_assets.resources import HouseResource
 from mangaassist_assets.settings import current, version
 
 OWNERS = ["team:data-science"]
-SOURCES, SETTINGS = current().sources, current().retrieval
+SOURCES, SETTINGS, LEXICA = current().sources, current().retrieval, current().messages.lexica
 TABLE = "retrieval/retrieval_pairs"
 
 query_sources = dg.AssetSpec(
@@ -36,7 +38,7 @@ query_sources = dg.AssetSpec(
     group_name="retrieval",
     owners=OWNERS,
     kinds={"python", "onnx"},
-    code_version=version("1", SETTINGS.catalogue_queries, SETTINGS.mining, SETTINGS.seed),
+    code_version=version("2", SETTINGS.catalogue_queries, SETTINGS.mining, SETTINGS.seed, digests_of_glossary(LEXICA)),
     pool="training",
     automation_condition=when_inputs_change().ignore(dg.AssetSelection.assets(QUERY_SOURCES)),  # its sensor asks for this one
 )
@@ -49,7 +51,8 @@ def retrieval_pairs(context: dg.AssetExecutionContext, house: HouseResource) -> 
         context.log.warning("%s row %d is left out (%s): %s", row.file, row.row, row.reason, row.detail)
     judged = with_held_out(judged, seed=SETTINGS.seed)
     queries = pa.concat_tables([judged, catalogue_queries(chunks, SETTINGS.catalogue_queries)])
-    encoded = encoder_of(store).encode(queries["query"].to_pylist(), queries=True)
+    wording = Wording(read_glossary(LEXICA), chunks)
+    encoded = encoder_of(store).encode([wording(query) for query in queries["query"].to_pylist()], queries=True)
     chunk_vectors = vectors_of(store, chunks)
     held_out = of_split(judged, "validation", "test")
     pairs = mine_pairs(queries, encoded, chunks, chunk_vectors, SETTINGS.mining, held_out=held_out)
@@ -65,7 +68,7 @@ def retrieval_pairs(context: dg.AssetExecutionContext, house: HouseResource) -> 
 
 
 def vectors_of_queries(queries: pa.Table) -> NDArray[np.float32]:
-    """The column `vector` of the part `queries`, (n, D)."""
+    """The column `vector` of the part `queries`, (n, D): what the encoder makes of each query in the catalogue's words."""
     column = queries["vector"].combine_chunks()
     return np.asarray(column.flatten(), np.float32).reshape(len(column), column.type.list_size)
 

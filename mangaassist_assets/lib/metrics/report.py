@@ -20,6 +20,8 @@ from mangaassist_assets.lib.verdicts import Verdict, combine
 NOT_MEASURED = "–"
 MOST_INTENTS = 25  # a longer table is no longer read; the database has all rows
 MOST_EVENTS = 15
+MOST_DAYS = 14
+MOST_WEEKS = 12
 DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
@@ -32,7 +34,7 @@ class DecisionTable(NamedTuple):
 
 
 def decision_tables(path: Path) -> list[DecisionTable]:
-    """Selection, gates, accuracy by slice and intent, lift and rollout, from the database at `path`.
+    """Selection, gates, accuracy by slice and intent, lift, retrieval, drift and rollout, from the database at `path`.
 
     Raises:
         MissingEvidence: nothing is published yet.
@@ -48,7 +50,7 @@ def write_report(warehouse: Path, path: Path) -> str:
     Raises:
         MissingEvidence: nothing is published yet.
     """
-    sections = [*_decisions(warehouse), _mistakes(warehouse), _calibration(warehouse), _messages(warehouse)]
+    sections = [*_decisions(warehouse), _traffic(warehouse), _mistakes(warehouse), _calibration(warehouse), _messages(warehouse)]
     page = render("MangaAssist: decision report", _facts(warehouse), sections).encode()
     write_atomic(path, page)
     return digest_of(page)
@@ -70,7 +72,7 @@ def markdown(table: pa.Table, limit: int = 25) -> str:
 
 
 def _decisions(path: Path) -> list[Section]:
-    return [_selection(path), _gates(path), *_metrics(path), _lift(path), _rollout(path)]
+    return [_selection(path), _gates(path), *_metrics(path), _lift(path), _retrieval(path), _drift(path), _rollout(path)]
 
 
 def _selection(path: Path) -> Section:
@@ -97,21 +99,21 @@ def _selection(path: Path) -> Section:
 def _gates(path: Path) -> Section:
     found = query(
         path,
-        """SELECT metric, owner, observed, ci_low, ci_high, threshold, n, verdict, release FROM gates
-        WHERE release = (SELECT release FROM gates ORDER BY measured_at DESC, release LIMIT 1)
-        ORDER BY verdict = 'PASS', verdict, owner, metric""",
+        """SELECT metric, stage, owner, observed, ci_low, ci_high, threshold, n, verdict, release FROM gates
+        WHERE release = (SELECT release FROM gates WHERE stage <> 'retrieval' ORDER BY measured_at DESC, release LIMIT 1)
+        ORDER BY verdict = 'PASS', verdict, stage, owner, metric""",
     )
     rows = [
-        (metric, owner, _interval(value, low, high, _number), _number(limit), _count(n), verdict)
-        for metric, owner, value, low, high, limit, n, verdict, _ in found.rows
+        (metric, stage, owner, _interval(value, low, high, _number), _number(limit), _count(n), verdict)
+        for metric, stage, owner, value, low, high, limit, n, verdict, _ in found.rows
     ]
     return Section(
         f"Gates of release {found.rows[0][-1][:12]}" if found.rows else "Gates",
         "A gate compares the whole 95% interval with the threshold, the upright line. INCONCLUSIVE holds a release where it is.",
-        ("metric", "owner", "observed [95%]", "threshold", "n", "verdict"),
+        ("metric", "stage", "owner", "observed [95%]", "threshold", "n", "verdict"),
         rows,
-        words=frozenset({"owner", "verdict"}),
-        bars=[Bar(value, low, high, *_axis(value, low, high, limit), limit) for _, _, value, low, high, limit, *_ in found.rows],
+        words=frozenset({"stage", "owner", "verdict"}),
+        bars=[Bar(value, low, high, *_axis(value, low, high, limit), limit) for _, _, _, value, low, high, limit, *_ in found.rows],
     )
 
 
@@ -171,6 +173,64 @@ def _lift(path: Path) -> Section:
             for name, n, before, after, change, low, high, p in found.rows
         ],
         bars=[Bar(change, low, high, -reach, reach, 0.0) for *_, change, low, high, _ in found.rows],
+    )
+
+
+def _retrieval(path: Path) -> Section:
+    found = query(
+        path,
+        """SELECT embedding_space, any_value(n),
+            max(value) FILTER (WHERE metric = 'recall_at_3'), max(ci_low) FILTER (WHERE metric = 'recall_at_3'),
+            max(ci_high) FILTER (WHERE metric = 'recall_at_3'), max(value) FILTER (WHERE metric = 'recall_at_5'),
+            max(value) FILTER (WHERE metric = 'mrr')
+        FROM retrieval_metrics WHERE slice = 'all' GROUP BY embedding_space ORDER BY 3 DESC NULLS LAST, embedding_space""",
+    )
+    return Section(
+        "Retrieval",
+        "How often a document that answers a test query is among the first three or five. Bars show the first from 0 to 1.",
+        ("space or channel", "n", "recall at 3 [95%]", "recall at 5", "MRR"),
+        [
+            (space, _count(n), _interval(value, low, high, _ratio), _ratio(at_five), _ratio(mrr))
+            for space, n, value, low, high, at_five, mrr in found.rows
+        ],
+        bars=[Bar(*row[2:5]) for row in found.rows],
+    )
+
+
+def _drift(path: Path) -> Section:
+    headers = ("week of", "cause", "action", "retrain", "why", "evidence")
+    found = query(
+        path,
+        f"""SELECT period, cause, action, retrain, reason, evidence FROM drift_triage
+        WHERE signal = 'verdict' ORDER BY period DESC LIMIT {MOST_WEEKS}""",
+    )
+    return Section(
+        "Drift",
+        "What each week of traffic amounts to, the latest first; the table drift_triage has every signal of every week.",
+        headers,
+        [
+            (f"{period:%Y-%m-%d}", cause, action, "yes" if retrain else "no", reason or "", evidence or "")
+            for period, cause, action, retrain, reason, evidence in found.rows
+        ],
+        words=frozenset(headers),
+    )
+
+
+def _traffic(path: Path) -> Section:
+    found = query(
+        path,
+        f"""SELECT day, requests, mean_confidence, ci_low, ci_high, latency_ms_p99, error_rate, escalation_rate, thumbs_up_rate
+        FROM online_daily LEFT JOIN confidence_daily USING (day) LEFT JOIN shared_daily USING (day) ORDER BY day DESC LIMIT {MOST_DAYS}""",
+    )
+    return Section(
+        "Traffic",
+        f"The last {MOST_DAYS} days that were served. Bars show the mean confidence from 0 to 1.",
+        ("day", "requests", "confidence [95%]", "P99 ms", "errors", "escalated", "thumbs up"),
+        [
+            (f"{day:%Y-%m-%d}", _count(n), _interval(mean, low, high, _ratio), _number(p99), *map(_ratio, rates))
+            for day, n, mean, low, high, p99, *rates in found.rows
+        ],
+        bars=[Bar(*row[2:5]) for row in found.rows],
     )
 
 
@@ -247,7 +307,9 @@ def _facts(path: Path) -> list[Fact]:
     )
     serving = [f"{release[:12]}, since {_moment(at)}" for release, at in champions.rows[:1]]
     facts = [Fact("Champion", *serving or ["none yet: no release has passed its gates"])]
-    gates = query(path, "SELECT release, verdict, measured_at FROM gates ORDER BY measured_at DESC, release").rows
+    gates = query(
+        path, "SELECT release, verdict, measured_at FROM gates WHERE stage <> 'retrieval' ORDER BY measured_at DESC, release"
+    ).rows
     if gates:
         release, _, measured_at = gates[0]
         verdict = combine([Verdict(word) for other, word, _ in gates if other == release])

@@ -83,24 +83,29 @@ class OfflineGates:
         return f"{len(failed)} of {len(self.judgements)} gates fail, {len(unsure)} cannot be decided: {', '.join(named[:4])}{more}"
 
     def table(self, measured_at: dt.datetime) -> pa.Table:
-        """One row per metric, columns GATES; a bound that the data cannot give is null."""
-        rows = [
-            {
-                "release": self.release,
-                "metric": judgement.metric,
-                "owner": judgement.owner,
-                "threshold": judgement.threshold,
-                "observed": judgement.observed,
-                "ci_low": None if judgement.ci_low is None else finite_or_none(judgement.ci_low),
-                "ci_high": None if judgement.ci_high is None else finite_or_none(judgement.ci_high),
-                "n": judgement.n,
-                "verdict": judgement.verdict.value,
-                "measured_at": measured_at,
-                "reason": judgement.reason,
-            }
-            for judgement in self.judgements
-        ]
-        return pa.Table.from_pylist(rows, GATES)
+        """One row per metric, columns GATES."""
+        return gates_table(self.release, self.judgements, measured_at)
+
+
+def gates_table(release: str, judgements: Sequence[Judgement], measured_at: dt.datetime) -> pa.Table:
+    """One row per metric, columns GATES; a bound that the data cannot give is null."""
+    rows = [
+        {
+            "release": release,
+            "metric": judgement.metric,
+            "owner": judgement.owner,
+            "threshold": judgement.threshold,
+            "observed": judgement.observed,
+            "ci_low": None if judgement.ci_low is None else finite_or_none(judgement.ci_low),
+            "ci_high": None if judgement.ci_high is None else finite_or_none(judgement.ci_high),
+            "n": judgement.n,
+            "verdict": judgement.verdict.value,
+            "measured_at": measured_at,
+            "reason": judgement.reason,
+        }
+        for judgement in judgements
+    ]
+    return pa.Table.from_pylist(rows, GATES)
 
 
 def offline_gates(

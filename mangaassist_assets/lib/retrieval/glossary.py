@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mangaassist_assets.lib.artifacts import digest_of_file
 from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.retrieval.words import JAPANESE, fold, pieces
 
@@ -169,6 +170,11 @@ def read_glossary(folder: Path) -> Glossary:
             where=str(folder / "search.toml"),
             remedy="Compare it with the one that the project brings.",
         ) from error
+
+
+def digests_of_glossary(folder: Path) -> list[str]:
+    """SHA-256 of each file that `read_glossary` reads; empty where there is none, as in a built Bento."""
+    return [digest_of_file(folder / name) for name in GLOSSARY_FILES if (folder / name).is_file()]
 
 
 def _read(path: Path) -> dict[str, Any]:

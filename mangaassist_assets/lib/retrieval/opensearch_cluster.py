@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -36,7 +36,7 @@ class OpenSearchSettings:
         keep_days: how long an index is kept after another took its place.
     """
 
-    url: str = ""
+    url: str = field(default="", repr=False)  # it may hold a password
     alias: str = "mangaassist-chunks"
     aws_region: str | None = None
     shards: int = 1

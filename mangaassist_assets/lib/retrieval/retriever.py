@@ -28,6 +28,7 @@ from mangaassist_assets.lib.retrieval.postings import Floats
 from mangaassist_assets.lib.retrieval.searching import LocalSearch, QueryEncoder, VectorSearch, passing
 from mangaassist_assets.lib.retrieval.segments import LiveIndex
 from mangaassist_assets.lib.retrieval.space import EmbeddingSpace, check_space
+from mangaassist_assets.lib.retrieval.wording import Wording
 from mangaassist_assets.lib.retrieval.words import fold
 
 KIND = "retriever"
@@ -79,6 +80,7 @@ class Retriever:
             raise DamagedArtifact("retriever: its lexical index is of another table of chunks. Materialise it again.")
         self.lexical, self.glossary, self.fusion = lexical, glossary, fusion
         self._chunks, self._encoder, self._index = chunks, encoder, index
+        self._wording = Wording(glossary, chunks)
         self._row = {chunk_id: i for i, chunk_id in enumerate(lexical.chunk_ids)}
         self._number = {document: i for i, document in enumerate(lexical.documents)}
         self._beginning = chunks["position"].to_numpy() == 0
@@ -130,7 +132,7 @@ class Retriever:
         ranked: dict[str, list[list[str]]] = {name: [] for name in ("dense", "words", "names", "fused")}
         for evidence, _ in self._ask(queries, {}):
             fused = self.fusion.scores(features(evidence, self.lexical))
-            channels = (evidence.as_written, evidence.words, evidence.alike, fused)
+            channels = (evidence.meaning, evidence.words, evidence.alike, fused)
             for name, scores in zip(ranked, channels, strict=True):
                 order = np.argsort(-scores, kind="stable")[:k]
                 ranked[name].append([self.lexical.documents[i] for i in order])
@@ -147,15 +149,14 @@ class Retriever:
 
     def _ask(self, queries: Sequence[str], filters: Mapping[str, Any]) -> Iterator[tuple[Evidence, Floats]]:
         """Evidence for each query, with the cosine (chunks,) of what it means."""
-        said = [self.glossary.say(query) for query in queries]
-        texts = list(dict.fromkeys([*queries, *(s.english or q for q, s in zip(queries, said, strict=True))]))
+        worded = [self._wording(query) for query in queries]
+        texts = list(dict.fromkeys([*queries, *worded]))
         vectors = dict(zip(texts, self._encoder.encode(texts, queries=True), strict=True))
-        for query, meant in zip(queries, said, strict=True):
+        for query, words in zip(queries, worded, strict=True):
             as_written = self._cosines(vectors[query], filters)
-            english = meant.english or query
-            meaning = as_written if english == query else self._cosines(vectors[english], filters)
+            meaning = as_written if words == query else self._cosines(vectors[words], filters)
             best = self.lexical.best_chunk
-            yield gather(query, meant, self.lexical, self.glossary, best(meaning), best(as_written)), meaning
+            yield gather(query, self.glossary.say(query), self.lexical, self.glossary, best(meaning), best(as_written)), meaning
 
     def _cosines(self, vector: Floats, filters: Mapping[str, Any]) -> Floats:
         """(chunks,); what the vector index did not find counts as far as the last that it found."""

@@ -12,7 +12,9 @@ from mangaassist_assets.lib.artifacts import House, write_atomic
 from mangaassist_assets.lib.errors import MissingEvidence
 from mangaassist_assets.lib.retrieval.adapter import FILE, Adapter
 from mangaassist_assets.lib.retrieval.encoders import EncoderSettings, open_encoder
-from mangaassist_assets.lib.retrieval.index import open_index
+from mangaassist_assets.lib.retrieval.index import ChunkIndex, open_index
+from mangaassist_assets.lib.retrieval.opensearch import OpenSearchIndex, open_serving
+from mangaassist_assets.lib.retrieval.opensearch_cluster import Cluster, OpenSearchSettings
 from mangaassist_assets.lib.retrieval.pointer import Pointer
 from mangaassist_assets.lib.retrieval.retriever import KIND, Retriever, open_retriever
 from mangaassist_assets.lib.retrieval.searching import AdaptedEncoder
@@ -46,18 +48,24 @@ def served_retriever(home: Path) -> ServedRetriever:
     raise MissingEvidence(f"{home / INDEXES}: no index serves yet. Run `mangaassist run`, or materialise `chunk_index`.")
 
 
-def load_retriever(house: House, served: ServedRetriever, settings: EncoderSettings, *, verify: bool = True) -> Retriever:
-    """The retriever with its encoder, adapter and index, every file checked.
+def load_retriever(
+    house: House, served: ServedRetriever, settings: EncoderSettings, opensearch: OpenSearchSettings, *, verify: bool = True
+) -> Retriever:
+    """The retriever with its encoder, adapter and index, every file checked; the index is OpenSearch's where that has a `url`.
 
     Raises:
         DamagedArtifact: something is not what was written.
         SpaceMismatch: the parts do not belong together.
-        Unavailable: the encoder cannot be had here.
+        Unavailable: the encoder cannot be had here, or the cluster is away.
     """
     bundle = house.bundle(served.bundle, KIND)
     adapter = Adapter.from_bytes(house.bundle(bundle.facts["adapter_bundle"]).file(FILE).read_bytes())
     encoder = open_encoder(house.bundle(bundle.facts["encoder_bundle"]), settings)
-    index = open_index(house.home / INDEXES / f"sha256-{served.index}", verify=verify)
+    index: ChunkIndex | OpenSearchIndex
+    if opensearch.url:
+        index = open_serving(Cluster(opensearch))
+    else:
+        index = open_index(house.home / INDEXES / f"sha256-{served.index}", verify=verify)
     return open_retriever(bundle, encoder if adapter.kind == "identity" else AdaptedEncoder(encoder, adapter), index)
 
 

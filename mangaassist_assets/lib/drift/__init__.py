@@ -1,0 +1,1 @@
+"""From what the service answered to what has changed: interactions, their daily counts, drift, and its causes."""
