@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="one or more; all by default")
     parser.add_argument("--home", type=Path, help="an installation with labelled messages and a classifier")
     parser.add_argument("--per-day", type=int, default=5_000)
-    parser.add_argument("--embedded", type=int, default=200, help="distinct messages of a day that are embedded, as the graph does")
+    parser.add_argument("--embedded", type=int, default=500, help="distinct messages of a day that are embedded, as the graph does")
     parser.add_argument("--control", type=int, default=100, help="labels of the control slice a week")
     args = parser.parse_args()
     began = time.monotonic()

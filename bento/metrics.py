@@ -42,7 +42,10 @@ OTHER = "other"
 
 
 class Metrics:
-    """Counters of one process; `render` adds up those of all workers of the service."""
+    """Counters of one process; `render` adds up those of all workers of the service.
+
+    A counter that workers share costs a microsecond and more: what every request counts is kept here, and `settle` counts it once a second.
+    """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._registry = registry
@@ -88,7 +91,8 @@ class Metrics:
         )
         self._shadow = Counter("mangaassist_shadow_texts", "Texts offered to the shadow.", ["outcome"], registry=registry)
         self._canary = Counter("mangaassist_canary_requests", "Requests of the canary's sessions.", ["outcome"], registry=registry)
-        self._pending: dict[str, int] = dict.fromkeys(("answer", "retrieve", "feedback", "shadow"), 0)
+        self._kept: dict[Counter, int] = {}
+        self._by_kind = {kind: self._interactions.labels(kind) for kind in ("answer", "retrieve", "feedback", "shadow")}
         self._by_route = {route: self._messages.labels(route) for route in ("rules", "student", "classifier")}
         self._by_answer: dict[tuple[str, int], Counter] = {}
         self._served: dict[str, tuple[str, str, str]] = {}
@@ -107,17 +111,17 @@ class Metrics:
         counter = self._by_answer.get(key)
         if counter is None:
             counter = self._by_answer[key] = self._requests.labels(*map(str, key))
-        counter.inc()
+        self._keep(counter, 1)
 
     def classified(self, routes: list[str], seconds: float) -> None:
         """Counts the texts of one answered request, by route, and its time."""
         self._seconds.observe(seconds)
         if len(routes) == 1:
-            self._by_route[routes[0]].inc()
+            self._keep(self._by_route[routes[0]], 1)
             return
         for route, counter in self._by_route.items():
             if n := routes.count(route):
-                counter.inc(n)
+                self._keep(counter, n)
 
     def ran_batch(self, texts: int, seconds: float) -> None:
         self._batch_texts.observe(texts)
@@ -144,14 +148,8 @@ class Metrics:
         self._reloads.labels("refused").inc()
 
     def written(self, kind: str, records: int) -> None:
-        """Notes records; `settle` counts them, as a counter that workers share costs as much as writing a record does."""
-        self._pending[kind] += records
-
-    def settle(self) -> None:
-        """Counts what `written` noted."""
-        for kind, records in self._pending.items():
-            self._interactions.labels(kind).inc(records)
-            self._pending[kind] = 0
+        """Counts records of a kind: answer, retrieve, feedback or shadow."""
+        self._keep(self._by_kind[kind], records)
 
     def not_written(self, reason: str, records: int) -> None:
         self._not_written.labels(reason).inc(records)
@@ -163,6 +161,15 @@ class Metrics:
     def canary(self, outcome: str) -> None:
         """Counts a request of a canary's session: answered by it, or fallen back to the champion."""
         self._canary.labels(outcome).inc()
+
+    def _keep(self, counter: Counter, n: int) -> None:
+        self._kept[counter] = self._kept.get(counter, 0) + n
+
+    def settle(self) -> None:
+        """Counts what was kept."""
+        while self._kept:
+            counter, n = self._kept.popitem()
+            counter.inc(n)
 
     def render(self) -> bytes:
         """The text exposition of all workers."""

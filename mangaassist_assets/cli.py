@@ -3,6 +3,7 @@
 Errors are one line that names the remedy; --debug shows where they come from.
 """
 
+import datetime as dt
 import os
 import shutil
 import sys
@@ -57,7 +58,7 @@ def main() -> None:
 @app.command()
 def run(home: Home = None, config: Config = None, as_json: Json = False, debug: Debug = False) -> None:
     """Build what is missing or stale, show the tables to decide by, name the next steps."""
-    from mangaassist_assets import runs
+    from mangaassist_assets import rehearsal, runs
     from mangaassist_assets.definitions import definitions
     from mangaassist_assets.lib.artifacts import House
     from mangaassist_assets.outside import look
@@ -65,17 +66,23 @@ def run(home: Home = None, config: Config = None, as_json: Json = False, debug: 
     settings, began = current(), time.monotonic()
     built: list[str] = []
     failures: list[runs.Progress] = []
+
+    def note(event: runs.Progress) -> None:
+        show(event)
+        if event.state == "built":
+            built.append(str(event.target))
+        elif event.state == "failed":
+            failures.append(event)
+
     with _progress(as_json, settings.home / "run.log") as show, runs.only_run(settings.home), runs.open_instance(settings.home) as instance:
         House(settings.home, settings.store).sweep()
         runs.fail_abandoned_runs(instance)
-        graph = definitions()
+        graph, plan = definitions(), rehearsal.planned(settings.home, settings.simulation, now().date())
         look(settings, instance)
-        for event in runs.bring_up_to_date(graph, instance):
-            show(event)
-            if event.state == "built":
-                built.append(str(event.target))
-            elif event.state == "failed":
-                failures.append(event)
+        for event in runs.bring_up_to_date(graph, instance, clock=plan.first if plan else None):
+            note(event)
+        if plan and not failures:
+            rehearsal.rehearse(graph, instance, settings, plan, note)
     seconds = time.monotonic() - began
     for failure in failures:
         complain(f"{failure.target}: {failure.message}")
@@ -176,6 +183,41 @@ def _redirected(log: Path) -> Iterator[None]:
             os.close(copy)
 
 
+@app.command()
+def simulate(
+    scenario: Annotated[str, typer.Option(help="What changes in the traffic; docs/simulation.md lists them.")] = "new_intent",
+    days: Annotated[int, typer.Option(min=1, help="Of traffic.")] = 90,
+    per_day: Annotated[int, typer.Option("--per-day", min=1, help="Mean number of messages a day.")] = 1_000,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 20,
+    start: Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day; the one after the last there is.")] = None,
+    label: Annotated[bool, typer.Option("--label/--no-label", help="Label the queue from the truth after each week.")] = False,
+    home: Home = None,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Feed the loop with simulated traffic whose drift is known; the sensors of a running `mangaassist ui` pick it up."""
+    from mangaassist_assets.simulation.feeding import feed
+
+    answers, last = feed(
+        current(),
+        scenario,
+        days=days,
+        per_day=per_day,
+        seed=seed,
+        start=start.date() if start else None,
+        today=now().date(),
+        label=label,
+        told=lambda day, n: None if as_json else out.print(f"{day}  {n:,} answers", highlight=False),
+    )
+    if as_json:
+        print_json({"scenario": scenario, "days": days, "answers": answers, "last_day": last.isoformat()})
+        return
+    out.print(
+        f"\n{answers:,} answers until {last}. Next: `mangaassist run`, or leave it to the sensors of `mangaassist ui`.", highlight=False
+    )
+
+
 # ── look and serve ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -263,6 +305,7 @@ def status(home: Home = None, config: Config = None, as_json: Json = False, debu
     from mangaassist_assets import runs
     from mangaassist_assets.definitions import definitions
     from mangaassist_assets.lib.release.log import current as fold
+    from mangaassist_assets.lib.release.progress import outlook, read_verdicts
     from mangaassist_assets.outside import look
 
     settings = current()
@@ -282,8 +325,8 @@ def status(home: Home = None, config: Config = None, as_json: Json = False, debu
     rows = [(r[:12], c.to_state.value, f"{c.at:%Y-%m-%d %H:%M} UTC", c.by, c.verdict or "", c.reason) for r, c in reversed(last.items())]
     if rows:
         print_table("Releases", ("release", "stage", "since", "by", "verdict", "reason"), rows)
-    for release in state.held:
-        out.print(f"{release[:12]} waits: `mangaassist approve {release[:12]} --why ...`, or reject.", highlight=False)
+    for line in outlook(state, read_verdicts(_house())):
+        out.print(line, highlight=False)
     out.print(f"Stale     {', '.join(stale) or 'nothing'}", highlight=False, markup=False)
 
 
@@ -291,10 +334,10 @@ def status(home: Home = None, config: Config = None, as_json: Json = False, debu
 def approve(
     release: Release, why: Why, by: By, home: Home = None, config: Config = None, as_json: Json = False, debug: Debug = False
 ) -> None:
-    """Make a release champion that the gates held or rejected, or that was replaced."""
-    log, name = _release_log(), _full_name(release)
-    _house().bundle(name)
-    _tell(log.approve(name, by=by, at=now(), why=why), as_json)
+    """Move a release on by one step: past the gates that stopped it, or from held to champion; bring back one that was replaced."""
+    from mangaassist_assets.lib.release.approvals import approve as enter
+
+    _tell(enter(_house(), _full_name(release), by=by, why=why, at=now(), rules=current().release), as_json)
 
 
 @app.command()

@@ -72,9 +72,10 @@ def sighting(key: dg.AssetKey, digest: str, partition: str | None = None) -> dg.
 
 
 def digest_of_releases(settings: Settings) -> str:
-    """Digest of what people decided; what the gates decide is known to the graph, which made it."""
+    """Digest of what people decided, and of champions that a canary made; what the offline gates decide is known to the graph anyway."""
     history = current(settings.home / "releases").history
-    return digest_of([[change.event, change.release, change.to_state] for change in history if change.action in BY_PEOPLE])
+    told = [c for c in history if c.action in BY_PEOPLE or (c.action == "advance" and c.to_state == "champion")]
+    return digest_of([[change.event, change.release, change.to_state] for change in told])
 
 
 def read_by(instance: dg.DagsterInstance, asset: str, key: dg.AssetKey) -> str | None:

@@ -4,6 +4,7 @@ The runs are recorded in the instance that the UI shows. They go in waves: every
 nothing outside the wave, then the question again, so that an unchanged digest ends the work below it.
 """
 
+import datetime as dt
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 
 from mangaassist_assets.lib.artifacts import write_atomic
 from mangaassist_assets.lib.errors import Conflict, MangaAssistError
+from mangaassist_assets.reporting import CLOCK_TAG
 
 OUR_ERRORS = f"{MangaAssistError.__module__}."
 LAUNCHED_BY = {"mangaassist/launched_by": "mangaassist run"}
@@ -126,7 +128,12 @@ def needed(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[Ta
             partitions = graph.get(key).partitions_def
             names: Sequence[str | None] = partitions.get_partition_keys() if partitions else [None]
             owed = partitions is None and not (_is_proven(graph, instance, key) and _has_read_all_days(graph, instance, key))
-            stale += [Target(key.to_user_string(), name) for name in names if owed or resolver.get_status(key, name) != StaleStatus.FRESH]
+            unread = _unread_days(graph, instance, key)
+            stale += [
+                Target(key.to_user_string(), name)
+                for name in names
+                if owed or name in unread or resolver.get_status(key, name) != StaleStatus.FRESH
+            ]
     order = {key.to_user_string(): rank for rank, key in enumerate(graph.toposorted_asset_keys)}
     return sorted(stale, key=lambda target: order[target.asset])
 
@@ -147,6 +154,19 @@ def _is_proven(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.Asse
         if not seen or seen.run_id != event.run_id:
             return False
     return True
+
+
+def _unread_days(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str]:
+    """Partitions older than the same one upstream: a run over a range does not record what each of its partitions was made from."""
+    node, log, made = graph.get(key), instance.event_log_storage, dg.DagsterEventType.ASSET_MATERIALIZATION
+    if node.backfill_policy != dg.BackfillPolicy.single_run():
+        return set()
+    own, found = log.get_latest_storage_id_by_partition(key, made), set[str]()
+    for parent in node.parent_keys:
+        if graph.get(parent).partitions_def == node.partitions_def:
+            seen = log.get_latest_storage_id_by_partition(parent, made)
+            found |= {name for name, at in seen.items() if at > own.get(name, 0)}
+    return found
 
 
 def _has_read_all_days(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
@@ -213,27 +233,35 @@ def _runs_of_step(graph: BaseAssetGraph, targets: Sequence[Target]) -> list[list
 # ── doing it ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def bring_up_to_date(definitions: dg.Definitions, instance: dg.DagsterInstance) -> Iterator[Progress]:
-    """Builds what is needed, wave after wave, and tells how it goes; ends after a wave in which something failed."""
+def bring_up_to_date(definitions: dg.Definitions, instance: dg.DagsterInstance, *, clock: dt.datetime | None = None) -> Iterator[Progress]:
+    """Builds what is needed, wave after wave, and tells how it goes; ends after a wave in which something failed.
+
+    Args:
+        definitions: the graph.
+        instance: where runs are recorded.
+        clock: the simulated time that assets are told; None tells them when their run was created.
+    """
     tried: set[Target] = set()
     while True:
         wave = next_wave(definitions, instance, [target for target in needed(definitions, instance) if target not in tried])
         failed = False
         for targets in wave:
             tried |= set(targets)
-            for event in execute(definitions, instance, targets):
+            for event in execute(definitions, instance, targets, clock=clock):
                 failed |= event.state == "failed"
                 yield event
         if failed or not wave:
             return
 
 
-def execute(definitions: dg.Definitions, instance: dg.DagsterInstance, targets: Sequence[Target]) -> Iterator[Progress]:
+def execute(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, targets: Sequence[Target], *, clock: dt.datetime | None = None
+) -> Iterator[Progress]:
     """One recorded run, in this process, that builds `targets` (of no partition, of one, or of a range); tells how it goes."""
     keys = _with_siblings(definitions, {dg.AssetKey.from_user_string(target.asset) for target in targets})
     partition, partition_tags = _partitions_of_run(targets)
     job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys).with_executor_def(dg.in_process_executor)
-    tags = LAUNCHED_BY | partition_tags
+    tags = LAUNCHED_BY | partition_tags | ({CLOCK_TAG: clock.isoformat()} if clock else {})
     run = instance.create_run_for_job(
         job, asset_selection=frozenset(keys), tags=tags, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     )

@@ -50,6 +50,7 @@ from mangaassist_assets.lib.retrieval.pairs import QuerySource, parse_queries
 from mangaassist_assets.lib.retrieval.rebuild import IndexSettings
 from mangaassist_assets.lib.retrieval.workers import parse_workers
 from mangaassist_assets.lib.serving import ServiceSettings
+from mangaassist_assets.simulation.settings import SimulationSettings
 
 PROJECT = Path(__file__).resolve().parent.parent
 BUNDLED_SOURCES = PROJECT / "data" / "sources.toml"
@@ -190,6 +191,7 @@ class Settings(BaseSettings):
     calendar: Path = PROJECT / "data" / "calendar.toml"  # of seasons, when shares shift without anything being wrong
     labelling: Labelling = Labelling()
     alerts: AlertSettings = AlertSettings()
+    simulation: SimulationSettings = SimulationSettings()
     service: ServiceSettings = ServiceSettings()
 
     @classmethod
@@ -282,6 +284,7 @@ def load(path: Path | None) -> Settings:
     messages, catalog = named.get("labeled_messages"), named.get("catalog")
     own: tuple[Source, ...] = ()
     if messages is not None:
+        values.setdefault("simulation", {}).setdefault("days", 0)  # a rehearsal is for the sample; one's own loop runs on its own traffic
         own = parse_sources(messages, folder=base, where=str(path))
     elif BUNDLED_SOURCES.exists():  # a built Bento has the settings, but neither needs nor carries the sample
         own = load_sources(BUNDLED_SOURCES)

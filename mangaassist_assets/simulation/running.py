@@ -1,7 +1,7 @@
 """Feeds an installation with simulated traffic, day by day, and lets a caller turn the loop after each day."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from mangaassist_assets.lib.artifacts import House
@@ -74,6 +74,7 @@ def simulate(
     calendar: Calendar = NO_SEASONS,
     canary_share: float = 0.01,
     load: Callable[[str], Model] | None = None,
+    done: Container[str] = (),
     after_day: Callable[[DayOfTraffic, dt.datetime], None] = lambda day, now: None,
 ) -> int:
     """Writes the segments of one day after another into `interactions/` of the installation; returns how many answers.
@@ -91,6 +92,7 @@ def simulate(
         calendar: when seasons are.
         canary_share: of sessions that a canary answers.
         load: opens a model by digest; cascades of the installation by default.
+        done: days, as YYYY-MM-DD, that were written before and are passed over.
         after_day: called with the day and the simulated time, midnight after it, once its segments are there.
 
     Raises:
@@ -99,6 +101,8 @@ def simulate(
     serving = Releases(house, canary_share, load or load_cascade(house))
     answers = 0
     for day in traffic(pool, scenario, days=days, per_day=per_day, seed=seed, start=start, serving=serving, calendar=calendar):
+        if day.day.isoformat() in done:
+            continue
         write_segments(house.home / "interactions", day)
         answers += len(day)
         after_day(day, midnight_after(day.day))

@@ -1,11 +1,14 @@
 """Waves of runs over a pretend graph: `words` -> `models` (partitions) -> `choice` -> `page`, with `words` read from outside."""
 
+import datetime as dt
+
 import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from mangaassist_assets import runs
 from mangaassist_assets.lib.errors import BadInput, Conflict
+from mangaassist_assets.reporting import CLOCK_TAG
 
 
 class World:
@@ -143,3 +146,63 @@ def test_what_a_blocking_check_refused_is_not_built_upon_by_the_next_run(instanc
     events = list(runs.bring_up_to_date(definitions, instance))
     assert [str(e.target) for e in events if e.state == "built"] == ["table", "model"]
     assert runs.needed(definitions, instance) == []
+
+
+class Days:
+    """`segments` (a day each, from outside) -> `counts` (a day each, a range in one run) -> `total`."""
+
+    def __init__(self, instance) -> None:
+        self.instance, self.ranges, self.totals = instance, [], 0
+        self.days = dg.DynamicPartitionsDefinition(name="day")
+
+    def arrive(self, *days, digest="1"):
+        self.instance.add_dynamic_partitions("day", list(days))
+        for day in days:
+            self.instance.report_runless_asset_event(dg.AssetMaterialization("segments", partition=day, tags={DATA_VERSION_TAG: digest}))
+
+    def definitions(self) -> dg.Definitions:
+        specs = [dg.AssetSpec(name, deps=["segments"], partitions_def=self.days, code_version="1") for name in ("counts", "moments")]
+
+        @dg.multi_asset(name="day", specs=specs, backfill_policy=dg.BackfillPolicy.single_run())
+        def day(context: dg.AssetExecutionContext):
+            self.ranges.append(list(context.partition_keys))
+            for spec in specs:
+                yield dg.MaterializeResult(asset_key=spec.key, data_version=dg.DataVersion("-".join(context.partition_keys)))
+
+        @dg.asset(deps=["counts"], code_version="1")
+        def total():
+            self.totals += 1
+            return dg.MaterializeResult(data_version=dg.DataVersion(str(self.totals)))
+
+        return dg.Definitions(assets=[dg.AssetSpec("segments", partitions_def=self.days), day, total])
+
+
+def test_days_in_a_row_are_built_by_one_run_and_a_day_that_changed_by_another(instance):
+    days = Days(instance)
+    days.arrive("2026-01-01", "2026-01-02", "2026-01-03")
+    assert bring_days(days) == [["2026-01-01", "2026-01-02", "2026-01-03"]]
+    days.arrive("2026-01-01", "2026-01-03", digest="2")
+    assert bring_days(days) == [["2026-01-01"], ["2026-01-03"]]
+    assert bring_days(days) == []
+    assert days.totals == 2
+
+
+def test_a_day_after_a_hundred_others_still_reaches_what_reads_them_all(instance):
+    days = Days(instance)
+    days.arrive(*(f"day-{number:03}" for number in range(120)))
+    bring_days(days)
+    days.arrive("day-120")
+    assert bring_days(days) == [["day-120"]]
+    assert days.totals == 2
+
+
+def test_runs_are_told_the_simulated_time(world, instance):
+    clock = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    list(runs.bring_up_to_date(world.definitions(), instance, clock=clock))
+    assert {run.tags[CLOCK_TAG] for run in instance.get_runs()} == {clock.isoformat()}
+
+
+def bring_days(days):
+    days.ranges.clear()
+    assert [e for e in runs.bring_up_to_date(days.definitions(), days.instance) if e.state == "failed"] == []
+    return list(days.ranges)

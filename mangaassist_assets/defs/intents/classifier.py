@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 
 from mangaassist_assets.automation import when_inputs_change
 from mangaassist_assets.defs.intents import candidates
+from mangaassist_assets.lib.artifacts import Bundle, House
 from mangaassist_assets.lib.errors import MissingEvidence
 from mangaassist_assets.lib.intents.candidates import labelled
 from mangaassist_assets.lib.intents.cascade import KIND, Cascade, assemble
@@ -29,16 +30,26 @@ def intent_classifier(house: HouseResource) -> dg.MaterializeResult:
     """One row per classifier bundle: the chosen candidate behind rules and a distilled student, with the shares they answer."""
     store = house.open()
     chosen = served_candidate(store.read_table("intents/model_selection"), store.read_table("intents/candidate_benchmark"))
+    bundle = cascade_around(store, chosen)
+    cascade = Cascade.load(bundle)
+    row = {"bundle_digest": bundle.digest, "candidate": chosen, "labels": list(cascade.labels), "accuracy_loss": SETTINGS.accuracy_loss}
+    table = pa.Table.from_pylist([row | cascade.thresholds | {"size_bytes": bundle.size_bytes}])
+    store.write_table("intents/intent_classifier", table)
+    return materialised(bundle.digest, table, figures=cascade.thresholds | {"size_mb": bundle.size_bytes / 1e6, "candidate": chosen})
+
+
+def cascade_around(store: House, candidate: str) -> Bundle:
+    """The bundle of the cascade whose classifier is that candidate."""
     bundles = {
         name: store.bundle(store.read_table(candidates.TABLE, partition=name)["bundle_digest"][0].as_py(), "intent_candidate")
-        for name in ("rules", chosen)
+        for name in ("rules", candidate)
     }
     rows = store.read_table("messages/training_messages")
-    labels = bundles[chosen].facts["labels"]
+    labels = bundles[candidate].facts["labels"]
     augmented = store.read_table("messages/augmented_messages")
     unlabelled = augmented.filter(pc.invert(pc.is_in(augmented["message_id"], rows["message_id"].combine_chunks())))["text"].to_pylist()
     built = assemble(
-        bundles[chosen],
+        bundles[candidate],
         bundles["rules"],
         labelled(rows, "train", labels),
         labelled(rows, "validation", labels),
@@ -46,12 +57,7 @@ def intent_classifier(house: HouseResource) -> dg.MaterializeResult:
         SETTINGS.training,
         accuracy_loss=SETTINGS.accuracy_loss,
     )
-    bundle = store.write_bundle(KIND, built.files, built.facts)
-    cascade = Cascade.load(bundle)
-    row = {"bundle_digest": bundle.digest, "candidate": chosen, "labels": list(cascade.labels), "accuracy_loss": SETTINGS.accuracy_loss}
-    table = pa.Table.from_pylist([row | cascade.thresholds | {"size_bytes": bundle.size_bytes}])
-    store.write_table("intents/intent_classifier", table)
-    return materialised(bundle.digest, table, figures=cascade.thresholds | {"size_mb": bundle.size_bytes / 1e6, "candidate": chosen})
+    return store.write_bundle(KIND, built.files, built.facts)
 
 
 def served_candidate(selection: pa.Table, benchmark: pa.Table) -> str:

@@ -48,7 +48,7 @@ def specs_of(stage: str, description: str, gates: str, deps: Sequence[dg.AssetKe
     name="shadow",
     specs=specs_of(
         "shadow",
-        "One row for the release in shadow: how often it agrees with the champion, and how fast it answers; its disagreements lie beside.",
+        "One row per release in shadow: how often it agrees with the champion and how fast it answers; where they disagree lies beside.",
         "One row per metric of the release in shadow: threshold, observed value, interval and verdict.",
         ["traffic", "label_queue", RELEASE_LOG],
     ),

@@ -33,8 +33,8 @@ class Ingestion:
     """
 
     every_s: float = 300.0
-    embedded_per_day: int = 200
-    known_messages: int = 4000
+    embedded_per_day: int = 500
+    known_messages: int = 2000
     seed: int = 20
 
     def __post_init__(self) -> None:

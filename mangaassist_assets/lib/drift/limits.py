@@ -31,11 +31,11 @@ class DriftLimits:
         calibration_error: most that the expected calibration error of the labelled control slice may be.
         kl_nats: least KL divergence, month against month, that counts however sure it is.
         accuracy_fall: fall of accuracy, on golden probes or on labelled messages, that counts.
-        novelty_growth: share of messages that cells of the drift space must gain together for it to count.
-        novelty_doubt: how much less confidence than the earlier messages of these cells the gained ones get where they are a new intent;
-            a third of it is a new way of speaking.
+        novelty_growth: share of messages that cells of the drift space must gain, with more doubt than before, for it to count.
+        novelty_doubt: confidence that a gained message lacks, against earlier ones of its cell, where it is a new intent; a third of
+            it is a new way of speaking.
+        novelty_cells: most cells that a new intent fills; doubt spread over more is a new way of speaking.
         novelty_far: rise of the share of messages far from all known ones that counts.
-        novelty_cells: most cells that a new intent fills; a gain spread over more is a new way of speaking.
         language_shift: change of the share of a language that counts.
         escalation_rise: rise of the escalation rate that counts, and of the error rate.
         thumbs_down_rise: rise of the share of thumbs that point down that counts.
@@ -56,9 +56,9 @@ class DriftLimits:
     kl_nats: float = 0.02
     accuracy_fall: float = 0.03
     novelty_growth: float = 0.02
-    novelty_doubt: float = 0.20
+    novelty_doubt: float = 0.18
+    novelty_cells: float = 12.0
     novelty_far: float = 0.01
-    novelty_cells: float = 8.0
     language_shift: float = 0.05
     escalation_rise: float = 0.01
     thumbs_down_rise: float = 0.02

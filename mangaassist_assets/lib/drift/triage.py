@@ -38,7 +38,7 @@ from mangaassist_assets.lib.drift.daily import (
 )
 from mangaassist_assets.lib.drift.limits import DriftLimits
 from mangaassist_assets.lib.drift.moments import Moments
-from mangaassist_assets.lib.statistics import Z95, holm
+from mangaassist_assets.lib.statistics import Z95
 
 Floats = NDArray[np.float64]
 
@@ -68,6 +68,7 @@ ACTIONS = {
 }
 QUIET_WEEKS = 13  # how far back a quiet week may lie that a week is held against
 STANDING_WEEKS = 6  # for so long a verdict explains what is seen late: the divergence of a month, what people say
+CELL_DISCOVERY = 0.05  # share of chance among the cells said to be doubted more; what they gained together must still be large
 SAME_PROBES = 0.05  # least dispersion of probes: the same ones are asked every day, so that hardly any chance is in the answers
 PRIOR_MESSAGES = 10.0  # of the usual confidence, added to each cell's own
 
@@ -394,18 +395,19 @@ class _World:
         far = compare_rates(novel.far, novel.n, after, before)
         if not far.n:
             return Finding("novelty", "none", "cells of the drift space: nothing to compare", None, limits.novelty_growth)
-        significance = limits.significance / 2  # two questions: which cells gained, and whether more is far
-        growth = novel.growth(after, before, significance)
+        growth = novel.growth(after, before)
         doubted = growth.gained >= limits.novelty_growth and growth.doubt >= limits.novelty_doubt / 3
-        farther = far.change >= limits.novelty_far and far.p_value <= significance
+        farther = far.change >= limits.novelty_far and far.p_value <= limits.significance
         close = growth.doubt >= limits.novelty_doubt and growth.cells <= limits.novelty_cells
         cause = "none"
         if doubted or farther:
             gathered = farther and growth.gained > 0 and novel.far_cells(after, before) <= limits.novelty_cells
             cause = "new_intent" if (doubted and close) or gathered else "data"
-        said = "no cell gained messages"
+        said = "no cell gained messages that are doubted more"
         if growth.gained:
-            said = f"cells gained {_percent(growth.gained)} of messages, spread as over {growth.cells:.1f}, {growth.doubt:.2f} less sure"
+            said = (
+                f"cells gained {_percent(growth.gained)} of messages, doubted {growth.doubt:.2f} more, spread over {growth.cells:.0f} cells"
+            )
         return Finding(
             "novelty", cause, f"{said}; far ones {_percent(far.before)} to {_percent(far.after)}", growth.gained, limits.novelty_growth
         )
@@ -488,17 +490,17 @@ class _PerIntent:
 
 @dataclass(frozen=True)
 class _Growth:
-    """What cells surely gained.
+    """Cells of the drift space that gained messages which the model doubts more than the earlier ones there.
 
     Attributes:
-        gained: share of all messages, over the cells that gained.
-        cells: over how many cells alike it is spread: the inverse of Simpson's index (1949).
-        doubt: how much less confidence the gained messages get than the earlier ones of the same cells.
+        gained: share of all messages that they gained.
+        cells: over how many cells alike the doubt is spread: the inverse of Simpson's index (1949).
+        doubt: confidence that a gained message lacks against the earlier ones of its cell.
     """
 
-    gained: float = 0.0
-    cells: float = 0.0
-    doubt: float = 0.0
+    gained: float
+    cells: float
+    doubt: float
 
 
 @dataclass(frozen=True)
@@ -532,26 +534,52 @@ class _Novelty:
         n = laid(own.n)
         return cls(n, laid(own.far), laid(own.cells), laid(own.cell_far), laid(own.cell_confidence), n > 0)
 
-    def growth(self, after: Mask, before: Mask, significance: float) -> _Growth:
-        """What cells gained beyond what days show, corrected over cells (Holm)."""
-        changes = [compare_rates(self.cells[:, i], self.n, after, before) for i in range(self.cells.shape[1])]
-        sure = np.array(holm([change.p_value for change in changes])) <= significance
-        gain = np.array([change.change for change in changes])
-        grown = sure & (gain > 0)
-        if not grown.any():
-            return _Growth()
-        gain = gain[grown]
-        counts, sums = (values[before][:, grown].sum(0) for values in (self.cells, self.cell_confidence))
+    def growth(self, after: Mask, before: Mask) -> _Growth:
+        """What cells gained, and how sure the model is of it; the variation of a cell is that between days of one group.
+
+        Sampling makes the squares of gains too large by their variance, which is taken off again: the slope of doubt over gain is that of
+        a regression through the origin with errors in the gains (Fuller 1987, section 1.2).
+        """
         usual = self.cell_confidence[before].sum() / self.n[before].sum()
+        counts, sums = self.cells[before].sum(0), self.cell_confidence[before].sum(0)
         earlier = (sums + PRIOR_MESSAGES * usual) / (counts + PRIOR_MESSAGES)
-        now = self.cell_confidence[after][:, grown].sum(0) / self.n[after].sum() - sums / self.n[before].sum()
-        doubt = float((gain * earlier).sum() - now.sum()) / float(gain.sum())
-        return _Growth(float(gain.sum()), float(gain.sum() ** 2 / (gain**2).sum()), doubt)
+        items = np.maximum(self.n, 1)[:, None]
+        gain, gain_variance = _mean_changes(self.cells / items, after, before)
+        doubted, doubt_variance = _mean_changes((self.cells * earlier - self.cell_confidence) / items, after, before)
+        sure = _discovered(doubted, doubt_variance, int(after.sum() + before.sum()) - 2)
+        squares, doubt_squares = (gain**2 - gain_variance).sum(), (doubted**2 - doubt_variance).sum()
+        return _Growth(
+            gained=float(gain[sure & (gain > 0) & (doubted > 0)].sum()),
+            cells=float(doubted.sum() ** 2 / doubt_squares) if doubt_squares > 0 else math.inf,
+            doubt=float((gain * doubted).sum() / squares) if squares > 0 else 0.0,
+        )
 
     def far_cells(self, after: Mask, before: Mask) -> float:
         """Over how many cells alike the rise of far messages is spread."""
         rise = np.maximum(self.cell_far[after].sum(0) / self.n[after].sum() - self.cell_far[before].sum(0) / self.n[before].sum(), 0.0)
         return float(rise.sum() ** 2 / (rise**2).sum()) if rise.any() else math.inf
+
+
+def _mean_changes(values: Floats, after: Mask, before: Mask) -> tuple[Floats, Floats]:
+    """Changes of the daily means of columns (T, k), and their variances from the days of both groups."""
+    parts = (values[after], values[before])
+    squares = sum(((part - part.mean(0)) ** 2).sum(0) for part in parts)
+    variance: Floats = squares / max(len(parts[0]) + len(parts[1]) - 2, 1) * (1 / len(parts[0]) + 1 / len(parts[1]))
+    change: Floats = parts[0].mean(0) - parts[1].mean(0)
+    return change, variance
+
+
+def _discovered(changes: Floats, variances: Floats, freedom: int) -> Mask:
+    """Which changes are sure, so that at most CELL_DISCOVERY of them are chance (Benjamini and Hochberg 1995)."""
+    from scipy.stats import t
+
+    p_values = np.where(variances > 0, 2 * t.sf(np.abs(changes) / np.sqrt(np.maximum(variances, 1e-18)), max(freedom, 1)), 1.0)
+    order = np.argsort(p_values)
+    below = np.flatnonzero(p_values[order] <= CELL_DISCOVERY * np.arange(1, len(p_values) + 1) / len(p_values))
+    found = np.zeros(len(p_values), bool)
+    if len(below):
+        found[order[: below[-1] + 1]] = True
+    return found
 
 
 def _mains(traffic: pa.Table, key: str) -> list[tuple[dt.date, str]]:
