@@ -15,11 +15,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-from dagster._core.definitions.data_version import (
-    SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD,
-    CachingStaleStatusResolver,
-    StaleStatus,
-)
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.execution.api import execute_run_iterator
@@ -170,15 +166,13 @@ def _unread_days(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.As
 
 
 def _has_read_all_days(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
-    """Whether an asset is newer than each partition of those that it reads, of which there are too many for the resolver to look at."""
+    """Whether an asset is newer than the days and weeks that it reads, of which neither a range's run nor the resolver keeps account."""
     own = instance.get_latest_materialization_event(key)
     for parent in graph.get(key).parent_keys:
-        partitions = graph.get(parent).partitions_def
-        if partitions is None or len(partitions.get_partition_keys()) < SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD:
-            continue
-        latest = instance.get_latest_materialization_event(parent)
-        if latest and (own is None or latest.timestamp > own.timestamp):
-            return False
+        if isinstance(graph.get(parent).partitions_def, dg.DynamicPartitionsDefinition):
+            latest = instance.get_latest_materialization_event(parent)
+            if latest and (own is None or latest.timestamp > own.timestamp):
+                return False
     return True
 
 

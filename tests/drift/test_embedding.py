@@ -11,6 +11,7 @@ from mangaassist_assets.lib.drift.embedding import (
     EMBEDDING_DRIFT,
     _Pooled,
     bootstrap_threshold,
+    discrepancy,
     embedding_drift,
     gaussian_kl,
     histogram_kl,
@@ -80,6 +81,25 @@ def _slow_kl(now, then):
     )
 
 
+def test_the_discrepancy_from_days_is_that_of_all_pairs_of_messages(space):
+    rng = np.random.default_rng(4)
+    found = [rng.normal(size=(40, 6)) + move for move in (0.5, 0.0)]
+    months = [
+        Moments.of(
+            pa.concat_tables([day_moments(space, half.astype(np.float32), np.ones(20), START + dt.timedelta(i)) for i, half in parts])
+        )
+        for parts in (enumerate(np.split(vectors, 2)) for vectors in found)
+    ]
+    x, y = (vectors - space.mean for vectors in found)
+    square = np.mean((np.concatenate([x, y]) @ space.basis) ** 2) * 4
+
+    def kernel(a, b):
+        return a @ b.T / square + ((a @ space.basis) @ (b @ space.basis).T) ** 2 / square**2
+
+    slow = kernel(x, x).mean() + kernel(y, y).mean() - 2 * kernel(x, y).mean()
+    assert discrepancy(*months) == pytest.approx(slow, rel=1e-4)
+
+
 def test_many_divisions_at_once_are_each_division_alone(space):
     both = Moments.of(days_of(space, 12, moved=1.0, from_day=6))
     pooled = _Pooled(both)
@@ -98,7 +118,7 @@ def test_histograms_of_equal_months_do_not_diverge(space):
 def test_few_days_are_divided_in_every_way(space):
     now, then = (Moments.of(days_of(space, 4, seed=s, moved=m, from_day=0)) for s, m in ((1, 2.0), (2, 0.0)))
     rng = np.random.default_rng(0)
-    assert permutation_p_value(now, then, 199, rng) == pytest.approx(1 / 70)  # of 8 choose 4 divisions only the one observed
+    assert permutation_p_value(now, then, 199, rng) == pytest.approx(1 / 70)  # of 70 divisions only the observed one
 
 
 def test_p_values_of_months_without_change_are_uniform(space):

@@ -70,6 +70,7 @@ def test_moments_of_a_day_are_those_of_its_rows(space):
     row = Moments.of(day_of(space, found))
     located = space.locate(found)
     exact = located.coordinates.astype(np.float64)
+    assert np.allclose(row.vector_sums[0], (found - space.mean).sum(0), atol=0.05)
     assert np.allclose(row.sums[0], exact.sum(0)) and np.allclose(row.outer[0], exact.T @ exact)
     edges = np.linspace(space.low, space.high, BINS - 1, axis=1)
     slow = np.stack([np.histogram(exact[:, j], [-np.inf, *edges[j], np.inf])[0] for j in range(8)])

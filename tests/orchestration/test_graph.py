@@ -10,7 +10,9 @@ import pytest
 
 SNAPSHOT = Path(__file__).with_name("graph.json")
 UPDATE = "python tests/orchestration/test_graph.py"
-HEAVY = tuple("torch transformers great_expectations sklearn onnxruntime matplotlib boto3 pandas faiss bm25s opensearchpy ray cleanlab".split())
+HEAVY = tuple(
+    "torch transformers great_expectations sklearn onnxruntime matplotlib boto3 pandas faiss bm25s opensearchpy ray cleanlab".split()
+)
 
 
 def loaded() -> dg.Definitions:
@@ -70,7 +72,11 @@ def test_every_asset_says_what_it_is_whose_it_is_and_what_one_row_of_it_means(de
 
 def test_everything_is_reached_from_what_people_bring(definitions):
     graph = definitions.resolve_asset_graph()
-    reached = dg.AssetSelection.assets("message_sources", "catalog_sources", "query_sources", "interaction_segments", "label_inbox").downstream().resolve(graph)
+    reached = (
+        dg.AssetSelection.assets("message_sources", "catalog_sources", "query_sources", "interaction_segments", "label_inbox")
+        .downstream()
+        .resolve(graph)
+    )
     assert {key.to_user_string() for key in graph.get_all_asset_keys() - reached} == {"release_log"}, "people write that one"
 
 

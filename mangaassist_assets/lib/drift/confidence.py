@@ -44,21 +44,21 @@ def confidence_by_day(traffic: pa.Table, production_accuracy: pa.Table, limits: 
         limits: `mean_confidence`, `confidence_fall`, `calibration_error`, `daily_significance`, `baseline_days`.
 
     The interval counts messages and the variation between days. A day alarms where its mean is surely below that of the days before it,
-    and either fell by `confidence_fall`, or by half of it across the floor. Days that alarm enter the
-    baseline only when fewer than a week of others is left in it, so a lasting change alarms for about three weeks and is the level from
-    then on. Calibration is judged once a week, on the first day's row: an error above the limit, beyond what so few labels give by
-    chance, and not so in the weeks before.
+    and either fell by `confidence_fall`, or by half of it across the floor. Days that alarm enter the baseline only when fewer than a
+    week of others is left in it, and then replace these: a lasting change alarms for about three weeks and is the level from then on.
+    Calibration is judged once a week, on the first day's row: an error above the limit, beyond what so few labels give by chance, and
+    not so in the weeks before.
     """
     days = by_day(traffic.filter(pc.is_valid(traffic["intent"])), ("confidence_sum", "confidence_square_sum"))
     known = np.flatnonzero(days.n > 0)
     calibration = _calibration(production_accuracy)
-    quiet: list[int] = []  # rows that the baseline is made of
+    quiet: set[int] = set()  # rows that the baseline is made of
     rows = []
     for row in known:
         baseline = _baseline(days, quiet, int(row), limits)
         entry, alerting, reason = _judged(days, int(row), baseline, limits)
         if not alerting:
-            quiet.append(int(row))
+            quiet.add(int(row))
         error, labelled, worse = _error_of(calibration, days.days[row], limits)
         first_of_week = row == 0 or monday(days.days[row]) != monday(days.days[row - 1])
         reasons = [reason] if reason else []
@@ -70,12 +70,16 @@ def confidence_by_day(traffic: pa.Table, production_accuracy: pa.Table, limits: 
     return pa.Table.from_pylist(rows, CONFIDENCE)
 
 
-def _baseline(days: ByDay, quiet: list[int], row: int, limits: DriftLimits) -> list[int]:
-    """Rows of the `baseline_days` days before that did not alarm; of all of them where fewer than a week is left."""
-    held = [r for r in quiet[-limits.baseline_days :] if row - r <= limits.baseline_days]
-    if len(held) >= LEAST_BASELINE:
-        return held
-    return [r for r in range(max(0, row - limits.baseline_days), row) if days.n[r] > 0]
+def _baseline(days: ByDay, quiet: set[int], row: int, limits: DriftLimits) -> list[int]:
+    """Rows of the `baseline_days` days before that did not alarm; where fewer than a week is left, those that did are the level now."""
+    window = [r for r in range(max(0, row - limits.baseline_days), row) if days.n[r] > 0]
+    held = [r for r in window if r in quiet]
+    alarmed = [r for r in window if r not in quiet]
+    if len(held) < LEAST_BASELINE <= len(alarmed):
+        quiet.clear()
+        quiet.update(alarmed)
+        return alarmed
+    return held
 
 
 def _judged(days: ByDay, row: int, baseline: list[int], limits: DriftLimits) -> tuple[dict[str, object], bool, str]:
@@ -113,9 +117,9 @@ def _judged(days: ByDay, row: int, baseline: list[int], limits: DriftLimits) -> 
 
 
 def _between_days(means: Floats, within: float) -> float:
-    """Variance of daily means beyond what their messages give; from the median deviation, which single odd days do not move."""
-    spread = 1.4826 * float(np.median(np.abs(means - np.median(means))))
-    return max(spread**2 - within, 0.0)
+    """Variance of daily means beyond what their messages give; from the median step of a day to the next, which no single jump moves."""
+    step = 1.4826 * float(np.median(np.abs(np.diff(means))))
+    return max(step**2 / 2 - within, 0.0)
 
 
 def _calibration(accuracy: pa.Table) -> dict[dt.date, tuple[int, float]]:

@@ -55,10 +55,10 @@ class DriftLimits:
     calibration_error: float = 0.10
     kl_nats: float = 0.02
     accuracy_fall: float = 0.03
-    novelty_growth: float = 0.02
+    novelty_growth: float = 0.03
     novelty_doubt: float = 0.18
     novelty_cells: float = 12.0
-    novelty_far: float = 0.01
+    novelty_far: float = 0.02
     language_shift: float = 0.05
     escalation_rise: float = 0.01
     thumbs_down_rise: float = 0.02

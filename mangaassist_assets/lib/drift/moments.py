@@ -30,6 +30,7 @@ MOMENTS = pa.schema(
         ("day", pa.date32()),
         ("space_digest", pa.string()),
         ("n", pa.int64()),
+        ("vector_sums", pa.list_(pa.float64())),
         ("sums", pa.list_(pa.float64())),
         ("outer", pa.list_(pa.float64())),
         ("histograms", pa.list_(pa.int64())),
@@ -46,18 +47,20 @@ class Located:
     """Where messages lie in a drift space.
 
     Attributes:
+        vectors: (n, D), as they came.
         coordinates: (n, d), along the principal components.
         cells: (n,), the nearest centroid.
         far: (n,), whether the message is farther from it than known messages are.
     """
 
+    vectors: NDArray[np.floating]
     coordinates: Floats32
     cells: Ints
     far: NDArray[np.bool_]
 
     def take(self, rows: Ints) -> "Located":
         """The messages `rows`, which may repeat."""
-        return Located(self.coordinates[rows], self.cells[rows], self.far[rows])
+        return Located(self.vectors[rows], self.coordinates[rows], self.cells[rows], self.far[rows])
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class DriftSpace:
             if not np.isfinite(distance).all():
                 raise BadInput("vectors hold values that are not finite", where="drift space", remedy="Encode the day's messages again.")
             far[rows] = distance > self.far_distance**2
-        return Located(coordinates, cells, far)
+        return Located(vectors, coordinates, cells, far)
 
 
 def fit_space(
@@ -209,29 +212,30 @@ def moments_of(space: DriftSpace, located: Located, confidence: NDArray[np.float
     n, d, k = len(located.cells), space.dimensions, len(space.centroids)
     if len(confidence) != n:
         raise BadInput(f"{len(confidence)} confidences for {n} vectors", where=f"moments of {day}", remedy="Give one for each message.")
+    vector_sums = np.zeros(len(space.mean))
     sums, outer, histograms = np.zeros(d), np.zeros((d, d)), np.zeros(d * BINS, np.int64)
     width = (space.high - space.low) / (BINS - 2)
     offsets = np.arange(d) * BINS
     for start in range(0, n, BLOCK_ROWS):
         block = located.coordinates[start : start + BLOCK_ROWS]
         exact = block.astype(np.float64)
+        vector_sums += (located.vectors[start : start + BLOCK_ROWS].astype(np.float32) - space.mean).sum(0, dtype=np.float64)
         sums += exact.sum(0)
         outer += exact.T @ exact
         bins = np.clip((block - space.low) / width + 1, 0, BINS - 1).astype(np.int64)
         histograms += np.bincount((bins + offsets).ravel(), minlength=d * BINS)
-    row = {
-        "day": day,
-        "space_digest": space.digest,
-        "n": n,
+    values = {
+        "vector_sums": vector_sums,
         "sums": sums,
         "outer": outer.ravel(),
         "histograms": histograms,
         "cells": np.bincount(located.cells, minlength=k),
         "cell_confidence": np.bincount(located.cells, np.asarray(confidence, np.float64), k),
         "cell_far": np.bincount(located.cells[located.far], minlength=k),
-        "far": int(located.far.sum()),
     }
-    return pa.Table.from_pylist([row], MOMENTS)
+    lists = {name: pa.ListArray.from_arrays(np.array([0, len(found)], np.int32), pa.array(found)) for name, found in values.items()}
+    single = {"day": [day], "space_digest": [space.digest], "n": [n], "far": [int(located.far.sum())]}
+    return pa.table([pa.array((single | lists)[name], MOMENTS.field(name).type) for name in MOMENTS.names], MOMENTS)
 
 
 @dataclass(frozen=True)
@@ -239,11 +243,18 @@ class Moments:
     """Moments of days of one space as arrays, one row a day in order of days.
 
     Attributes:
-        n: (T,). sums: (T, d). outer: (T, d, d). histograms: (T, d, bins). cells, cell_confidence, cell_far: (T, k). far: (T,).
+        n: (T,).
+        vector_sums: (T, D), less the space's mean.
+        sums: (T, d).
+        outer: (T, d, d).
+        histograms: (T, d, bins).
+        cells, cell_confidence, cell_far: (T, k).
+        far: (T,).
     """
 
     days: tuple[dt.date, ...]
     n: Ints
+    vector_sums: Floats
     sums: Floats
     outer: Floats
     histograms: Ints
@@ -267,6 +278,7 @@ class Moments:
         return cls(
             tuple(ordered["day"].to_pylist()),
             ordered["n"].to_numpy(),
+            lists("vector_sums").astype(np.float64),
             sums,
             lists("outer").astype(np.float64).reshape(rows, d, d),
             lists("histograms").astype(np.int64).reshape(rows, d, BINS if rows else 0),

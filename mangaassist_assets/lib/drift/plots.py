@@ -1,7 +1,6 @@
 """Pictures of drift over time, as PNG bytes."""
 
 import datetime as dt
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,7 +65,7 @@ def confidence_plot(confidence: pa.Table, limits: DriftLimits, *, title: str = "
 
 
 def divergence_plot(embedding_drift: pa.Table, *, title: str = "Divergence of messages from the month before") -> bytes:
-    """KL divergence of each month beside its threshold, on a logarithmic scale; a month that alarms in another colour.
+    """KL divergence of each month beside its threshold; a month that alarms in another colour.
 
     Args:
         embedding_drift: columns EMBEDDING_DRIFT.
@@ -77,16 +76,12 @@ def divergence_plot(embedding_drift: pa.Table, *, title: str = "Divergence of me
         axes = figure.add_subplot()
         for number, row in enumerate(rows):
             colour = VERMILLION if row["alerting"] else BLUE
-            height = max(row["kl_nats"], 1e-6)
-            axes.bar(number, height, width=0.6, color=colour)
-            axes.annotate(f"{row['kl_nats']:.3g}", (number, height), ha="center", va="bottom", fontsize=8.5, color=INK)
+            axes.bar(number, row["kl_nats"], width=0.6, color=colour)
+            axes.annotate(f"{row['kl_nats']:.3g}", (number, row["kl_nats"]), ha="center", va="bottom", fontsize=8.5, color=INK)
             label = "_threshold" if number else "threshold"
             axes.plot([number - 0.4, number + 0.4], [row["threshold_nats"]] * 2, color=INK, linestyle="--", linewidth=1.4, label=label)
         axes.set_xticks(range(len(rows)), [f"{row['month']:%Y-%m}" for row in rows])
-        if rows:
-            axes.set_yscale("log")
-            largest = max(max(row["kl_nats"], row["threshold_nats"]) for row in rows)
-            axes.set_ylim(1e-4, 10 ** (math.log10(largest) + 0.4))
+        axes.set_ylim(bottom=0)
         axes.set_ylabel("KL divergence, nats")
         axes.grid(axis="y", color=PALE)
         legend_below(figure, axes, 1)

@@ -69,6 +69,7 @@ ACTIONS = {
 QUIET_WEEKS = 13  # how far back a quiet week may lie that a week is held against
 STANDING_WEEKS = 6  # for so long a verdict explains what is seen late: the divergence of a month, what people say
 CELL_DISCOVERY = 0.05  # share of chance among the cells said to be doubted more; what they gained together must still be large
+LAST_DAYS = 3  # of a week, on which probes are judged
 SAME_PROBES = 0.05  # least dispersion of probes: the same ones are asked every day, so that hardly any chance is in the answers
 PRIOR_MESSAGES = 10.0  # of the usual confidence, added to each cell's own
 
@@ -306,8 +307,10 @@ class _World:
         ]
 
     def _golden_probes(self, after: Mask, before: Mask) -> Finding:
+        """The last days of the week tell how it ended, as the same probes are asked on all of them."""
         right, asked = self.probes["probes_right"], self.probes["probes"]
-        change = compare_rates(right, asked, after, before, least_dispersion=SAME_PROBES)
+        last = after & (np.cumsum(after) > after.sum() - LAST_DAYS)
+        change = compare_rates(right, asked, last, before, least_dispersion=SAME_PROBES)
         fell = -change.change >= self.limits.accuracy_fall and change.p_value <= self.limits.significance
         return _finding("golden_probes", "model" if fell else "none", "probes answered right", change, -self.limits.accuracy_fall)
 
