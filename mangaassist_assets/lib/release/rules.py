@@ -29,7 +29,7 @@ class ReleaseRules:
         power: probability with which an unchanged release is to pass, when the sessions needed are computed.
     """
 
-    shadow_days: int = 7
+    shadow_days: float = 7.0
     shadow_sessions: int = 1000
     agreement: float = 0.70
     shadow_errors: float = 0.005

@@ -217,8 +217,8 @@ def _verdict(judgements: list[Judgement], sessions: int, seen: int, elapsed: dt.
     days = elapsed / dt.timedelta(days=1)
     if sessions < rules.shadow_sessions:
         return Verdict.INCONCLUSIVE, f"{sessions:,} of at least {rules.shadow_sessions:,} sessions compared"
-    if math.floor(days) < rules.shadow_days or seen < rules.shadow_days:
-        return Verdict.INCONCLUSIVE, f"day {math.floor(days) + 1} of {rules.shadow_days}, traffic on {seen} of them"
+    if days < rules.shadow_days or seen < rules.shadow_days:
+        return Verdict.INCONCLUSIVE, f"day {math.floor(days) + 1} of {rules.shadow_days:g}, traffic on {seen} of them"
     needed = [j for j in judgements if j.metric != "shadow:accuracy_change"]
     verdict = combine([j.verdict for j in needed])
     unsure = [f"{j.metric}: {j.reason}" for j in needed if j.verdict is not Verdict.PASS]
