@@ -137,7 +137,7 @@ class DriftSpace:
         squared = (self.centroids**2).sum(1)
         for start in range(0, len(vectors), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
-            centred = vectors[rows].astype(np.float32) - self.mean
+            centred = vectors[rows].astype(np.float32, copy=False) - self.mean
             inside = coordinates[rows] = centred @ self.basis
             apart = squared - 2 * (inside @ self.centroids.T)  # (rows, k), less |projection|^2
             cells[rows] = apart.argmin(1)
@@ -219,13 +219,13 @@ def moments_of(space: DriftSpace, located: Located, confidence: NDArray[np.float
     for start in range(0, n, BLOCK_ROWS):
         block = located.coordinates[start : start + BLOCK_ROWS]
         exact = block.astype(np.float64)
-        vector_sums += (located.vectors[start : start + BLOCK_ROWS].astype(np.float32) - space.mean).sum(0, dtype=np.float64)
+        vector_sums += located.vectors[start : start + BLOCK_ROWS].sum(0, dtype=np.float64)
         sums += exact.sum(0)
         outer += exact.T @ exact
         bins = np.clip((block - space.low) / width + 1, 0, BINS - 1).astype(np.int64)
         histograms += np.bincount((bins + offsets).ravel(), minlength=d * BINS)
     values = {
-        "vector_sums": vector_sums,
+        "vector_sums": vector_sums - n * space.mean.astype(np.float64),
         "sums": sums,
         "outer": outer.ravel(),
         "histograms": histograms,
