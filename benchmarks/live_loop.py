@@ -138,9 +138,7 @@ async def live(args: argparse.Namespace) -> int:
 
     began, rng, home = time.monotonic(), random.Random(args.seed), args.home.resolve()
     house, releases = House(home), home / "releases"
-    settled = subprocess.run(
-        [*CLI, "run", "--json"], env=os.environ | FAST | {"MANGAASSIST_HOME": str(home)}, capture_output=True, text=True
-    )
+    settled = bring_up_to_date(home)
     say(began, f"the graph is up to date: exit {settled.returncode}")
     if settled.returncode:
         print(settled.stdout[-2000:], settled.stderr[-2000:])
@@ -190,27 +188,24 @@ async def live(args: argparse.Namespace) -> int:
         await asyncio.gather(*asking)
     finally:
         processes.stop()
-    subprocess.run([*CLI, "run", "--json"], env=processes.environment, capture_output=True, text=True)
-    stored = Counter(
-        row
-        for day in house.partitions("drift/interactions")[-3:]
-        for row in house.read_table("drift/interactions", partition=day)["request_id"].to_pylist()
-    )
+    bring_up_to_date(home)
+    days = house.partitions("drift/interactions")[-3:]
+    stored = Counter(name for day in days for name in house.read_table("drift/interactions", partition=day)["request_id"].to_pylist())
     lost = [name for name in shoppers.acknowledged if not stored[name]]
     twice = [name for name in shoppers.acknowledged if stored[name] > 1]
     state = current(releases)
     promotions = Counter(change.release for change in state.history if change.to_state is Stage.CHAMPION and change.release not in known)
     failures = {name: n for name, n in shoppers.outcomes.items() if name.startswith("failed")}
-    say(
-        began,
-        f"{len(shoppers.acknowledged):,} answers, {len(lost)} lost, {len(twice)} stored twice, requests {dict(shoppers.outcomes)}, kills {killed}",
-    )
-    say(
-        began,
-        f"champions {len(state.at_stage(Stage.CHAMPION))}, promotions of new releases {dict(promotions)}, served {served and served[:12]}",
-    )
-    fine = not lost and not twice and not failures and len(state.at_stage(Stage.CHAMPION)) == 1 and max(promotions.values(), default=0) == 1
+    say(began, f"{len(shoppers.acknowledged):,} answers, {len(lost)} lost, {len(twice)} stored twice; kills {killed}")
+    say(began, f"requests {dict(shoppers.outcomes)}")
+    say(began, f"champions {len(state.at_stage(Stage.CHAMPION))}, new ones {dict(promotions)}, served {served and served[:12]}")
+    once = len(state.at_stage(Stage.CHAMPION)) == 1 and max(promotions.values(), default=0) == 1
+    fine = once and not lost and not twice and not failures
     return 0 if fine and served == state.champion else 1
+
+
+def bring_up_to_date(home: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([*CLI, "run", "--json"], env=os.environ | FAST | {"MANGAASSIST_HOME": str(home)}, capture_output=True, text=True)
 
 
 def settled_seconds(settled: subprocess.CompletedProcess) -> float:
