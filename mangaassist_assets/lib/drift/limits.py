@@ -11,6 +11,7 @@ RATIOS = (
     "confidence_fall",
     "calibration_error",
     "accuracy_fall",
+    "probe_fall",
     "novelty_growth",
     "novelty_doubt",
     "novelty_far",
@@ -30,11 +31,12 @@ class DriftLimits:
         confidence_fall: fall of that mean below the days before it that counts, wherever the floor lies.
         calibration_error: most that the expected calibration error of the labelled control slice may be.
         kl_nats: least KL divergence, month against month, that counts however sure it is.
-        accuracy_fall: fall of accuracy, on golden probes or on labelled messages, that counts.
+        accuracy_fall: fall of the accuracy of labelled messages that counts.
+        probe_fall: fall of the accuracy of golden probes that counts; the same ones are asked every day, so that chance is small.
         novelty_growth: share of messages that cells of the drift space must gain, with more doubt than before, for it to count.
-        novelty_doubt: confidence that a gained message lacks, against earlier ones of its cell, where it is a new intent; a third of
-            it is a new way of speaking.
-        novelty_cells: most cells that a new intent fills; doubt spread over more is a new way of speaking.
+        novelty_doubt: confidence that a gained message lacks, against earlier ones of its cell, where it is a new intent that fills
+            `novelty_cells`; in fewer cells less is enough, in more it takes more. A third of it, wherever, is a new way of speaking.
+        novelty_cells: cells that a new intent typically fills.
         novelty_far: rise of the share of messages far from all known ones that counts.
         language_shift: change of the share of a language that counts.
         escalation_rise: rise of the escalation rate that counts, and of the error rate.
@@ -55,9 +57,10 @@ class DriftLimits:
     calibration_error: float = 0.10
     kl_nats: float = 0.02
     accuracy_fall: float = 0.03
+    probe_fall: float = 0.015
     novelty_growth: float = 0.03
-    novelty_doubt: float = 0.18
-    novelty_cells: float = 12.0
+    novelty_doubt: float = 0.07
+    novelty_cells: float = 10.0
     novelty_far: float = 0.02
     language_shift: float = 0.05
     escalation_rise: float = 0.01

@@ -2,7 +2,7 @@
 
 The decision tree asks in this order, and the first yes decides:
 
-    1. Did a release come in, and anything get worse with it?                          model: roll back
+    1. Did a release come in, and accuracy, feedback or errors get worse with it?      model: roll back
     2. Are the golden probes, which never change, answered worse?                      model: roll back
     3. Did the provider change, and people like replies less, or more requests fail?   provider: call it
     4. Did a few cells gain messages that the model doubts, in no other languages?     new intent: name it, label it
@@ -178,17 +178,21 @@ def _decide(
     """The tree of the module's head."""
     causes = {finding.signal: finding.cause for finding in findings}
     on = {finding.signal for finding in findings if finding.alarms}
-    before = week - dt.timedelta(WEEK)
+    earlier = alarmed.get(week - dt.timedelta(WEEK), set())
     disliked = on & {"feedback", "errors"}
-    worse = disliked | on & {"golden_probes", "labelled_accuracy", "confidence"}
+    worse = disliked | on & {"golden_probes", "labelled_accuracy"}
     moved = on & {"share", "embedding_drift"}
+    if on - {"release", "provider"} == {"labelled_accuracy"} and "labelled_accuracy" not in earlier:
+        return Verdict("none", "nothing", "labelled accuracy alone, for the first week: a second week decides")
     if "release" in on and worse:
         return Verdict("model", "roll_back", f"worse since a release came in: {_named(worse)}")
     if "golden_probes" in on:
         return Verdict(
             "model", "roll_back", "the same probes are answered worse: the model, or what reaches it, is no longer what was released"
         )
-    unfamiliar = on & {"novelty", "language_mix", "confidence", "labelled_accuracy"}
+    unfamiliar = on & {"novelty", "language_mix", "labelled_accuracy"}
+    if "release" not in on:  # another model's confidence is no measure of messages
+        unfamiliar |= on & {"confidence"}
     if "provider" in on and disliked and not unfamiliar:
         return Verdict("provider", "call_provider", f"another provider answers, and worse: {_named(disliked)}")
     if causes["novelty"] == "new_intent" and "language_mix" not in on:
@@ -209,7 +213,7 @@ def _decide(
         return Verdict("data", "label_more", f"{_named(moved)} moved, and nothing got worse: label, do not retrain")
     if disliked and standing and standing[-1] != "seasonal":
         return Verdict(standing[-1], ACTIONS[standing[-1]], f"{_named(disliked)}: what an earlier week found still stands")
-    if disliked and alarmed.get(before, set()) & disliked:
+    if disliked & earlier:
         why = "messages, probes and confidence are as before, and replies are liked less: what writes them changed"
         return Verdict("provider", "call_provider", why)
     if disliked:
@@ -221,10 +225,10 @@ def _decide(
 
 def _learn(cause: str, week: dt.date, judged: dict[dt.date, Verdict], releases: list[dt.date], limits: DriftLimits, why: str) -> Verdict:
     """Label in the first week, retrain in the second, and not again within the cooldown."""
-    last = max(
-        [w + dt.timedelta(WEEK) for w, verdict in judged.items() if verdict.retrain] + [r for r in releases if r < week], default=None
-    )
     end = week + dt.timedelta(WEEK)
+    last = max(
+        [w + dt.timedelta(WEEK) for w, verdict in judged.items() if verdict.retrain] + [r for r in releases if r < end], default=None
+    )
     earlier = judged.get(week - dt.timedelta(WEEK))
     if earlier is None or earlier.cause not in ("data", "new_intent"):
         return Verdict(cause, ACTIONS[cause], f"{why}; the first week: label before anything is trained")
@@ -311,8 +315,8 @@ class _World:
         right, asked = self.probes["probes_right"], self.probes["probes"]
         last = after & (np.cumsum(after) > after.sum() - LAST_DAYS)
         change = compare_rates(right, asked, last, before, least_dispersion=SAME_PROBES)
-        fell = -change.change >= self.limits.accuracy_fall and change.p_value <= self.limits.significance
-        return _finding("golden_probes", "model" if fell else "none", "probes answered right", change, -self.limits.accuracy_fall)
+        fell = -change.change >= self.limits.probe_fall and change.p_value <= self.limits.significance
+        return _finding("golden_probes", "model" if fell else "none", "probes answered right", change, -self.limits.probe_fall)
 
     def _labelled_accuracy(self, week: dt.date, reference: list[dt.date]) -> Finding:
         from scipy.stats import norm
@@ -401,7 +405,7 @@ class _World:
         growth = novel.growth(after, before)
         doubted = growth.gained >= limits.novelty_growth and growth.doubt >= limits.novelty_doubt / 3
         farther = far.change >= limits.novelty_far and far.p_value <= limits.significance
-        close = growth.doubt >= limits.novelty_doubt and growth.cells <= limits.novelty_cells
+        close = growth.doubt * limits.novelty_cells >= limits.novelty_doubt * growth.cells
         cause = "none"
         if doubted or farther:
             gathered = farther and growth.gained > 0 and novel.far_cells(after, before) <= limits.novelty_cells
