@@ -8,6 +8,7 @@ Exit status 0 where the index has the digest of one that was never disturbed and
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def main() -> int:
             after = rng.uniform(1.0, seconds)
             try:
                 process.communicate(timeout=after)
-                break  # it was done before its turn came
+                shutil.rmtree(folder / "killed")  # it was done before its turn came: once more
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()

@@ -27,6 +27,7 @@ def definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(defs, include_specs=True),
         asset_checks=dg.load_asset_checks_from_package_module(defs),
+        executor=dg.in_process_executor,  # a process a step would cost seconds, and most steps take less
         resources={"house": HouseResource(home=str(settings.home), store=settings.store)},
         jobs=[retraining.retrain],
         schedules=[retraining.retrain_monthly],
