@@ -10,7 +10,7 @@ part of rank 64.
 
 Project: `rebuild` streams the vectors through the adapter into inverted lists; `fold` moves the adapter into the query over an index
 of the base space. Peer, with --peer-rounds: numpy applies the adapter to all vectors, faiss builds HNSW16 with half-precision
-vectors and its default effort, on the same number of threads; in turns with the project's rebuild. It holds all vectors in memory, so
+vectors and --peer-effort, on the same number of threads; in turns with the project's rebuild. It holds all vectors in memory, so
 leave it out beyond a few million.
 
 Recall@10 is against a comparison with every adapted vector, of --queries queries. Latencies are of one query at a time on one
@@ -177,13 +177,14 @@ def disk(folder: Path) -> int:
     return sum(seen.values())
 
 
-def peer(source: Synthetic, adapter: LowRank, threads: int) -> object:
+def peer(source: Synthetic, adapter: LowRank, threads: int, effort: int) -> object:
     """Numpy applies the adapter to every vector, faiss builds the graph."""
     import faiss
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(threads):
         index = faiss.IndexHNSWSQ(source.dim, faiss.ScalarQuantizer.QT_fp16, 16, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = effort
         index.train(np.zeros((1, source.dim), np.float32))
         for start in range(0, source.n, BLOCK):
             index.add(adapter.apply(source.vectors(start, min(start + BLOCK, source.n))))
@@ -212,6 +213,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1_000)
     parser.add_argument("--workers", default="local:2", help="local:N")
     parser.add_argument("--peer-rounds", type=int, default=0)
+    parser.add_argument("--peer-effort", type=int, default=40, help="efConstruction of the peer's graph; 40 is faiss's default")
     parser.add_argument("--no-fold", action="store_true", help="leave out the base index that folds need: another 15 GB at 35 million")
     parser.add_argument("--strength", type=float, default=0.3, help="of the adapter's random part")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "mangaassist-index-scale")
@@ -237,7 +239,7 @@ def main() -> None:
             if side == "peer":
                 graph = None
                 start = time.perf_counter()
-                graph = peer(source, adapter, threads)
+                graph = peer(source, adapter, threads, args.peer_effort)
                 theirs.append(time.perf_counter() - start)
                 print(f"peer: {theirs[-1]:.1f} s")
                 continue
