@@ -222,6 +222,7 @@ MEANINGS: dict[str, str] = {
     "usd_per_million": "US dollars for a million messages.",
     "usd_per_month": "US dollars a month at the agreed volume.",
     "value": "Value of the metric, 0..1.",
+    "vector_sums": "Sum of the vectors, less the space's mean.",
     "verdict": "PASS, FAIL or INCONCLUSIVE.",
     "week": "Monday of the week.",
     "weight": "Weight of the row in training.",

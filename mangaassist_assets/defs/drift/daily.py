@@ -51,7 +51,7 @@ def spec_of(name: str, description: str, deps: list[dg.AssetKey | str]) -> dg.As
         group_name="drift",
         owners=OWNERS,
         kinds={"python", "parquet"},
-        code_version=version("1", SETTINGS.embedded_per_day),
+        code_version=version("2", SETTINGS.embedded_per_day),
         automation_condition=READ_BY_SENSOR,
         description=description,
     )
