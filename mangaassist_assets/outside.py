@@ -1,5 +1,7 @@
 """What the graph reads but does not make: source files and the release log, known to it by the digest of their content."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG, INPUT_DATA_VERSION_TAG_PREFIX
 
@@ -41,11 +43,12 @@ def look(settings: Settings, instance: dg.DagsterInstance) -> None:
         if event is None or (event.tags or {}).get(DATA_VERSION_TAG) != digest:
             instance.report_runless_asset_event(sighting(key, digest))
     recover(settings.home / "interactions")
-    days = changed_days(settings, instance)
+    there = digests_of_days(settings.home / "interactions")
+    days = changed_days(there, instance)
     instance.add_dynamic_partitions(DAYS.name, sorted(days))
     for day in sorted(days):
         instance.report_runless_asset_event(sighting(INTERACTION_SEGMENTS, days[day], day))
-    instance.add_dynamic_partitions(WEEKS.name, weeks_over(digests_of_days(settings.home / "interactions")))
+    instance.add_dynamic_partitions(WEEKS.name, weeks_over(there))
 
 
 def labelled_sources(settings: Settings) -> tuple[Source, ...]:
@@ -54,9 +57,8 @@ def labelled_sources(settings: Settings) -> tuple[Source, ...]:
     return settings.sources.labeled_messages if inbox is None else (*settings.sources.labeled_messages, inbox)
 
 
-def changed_days(settings: Settings, instance: dg.DagsterInstance) -> dict[str, str]:
-    """Days of traffic whose sealed segments are others than were last recorded, each with the digest of its segments' names."""
-    found = digests_of_days(settings.home / "interactions")
+def changed_days(found: Mapping[str, str], instance: dg.DagsterInstance) -> dict[str, str]:
+    """Of days of traffic, each with the digest of its sealed segments' names: those that were last recorded with another, or never."""
     recorded = instance.event_log_storage.get_latest_tags_by_partition(
         INTERACTION_SEGMENTS, dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from mangaassist_assets.defs.intents.classifier import cascade_around
 from mangaassist_assets.lib.artifacts import House, write_atomic
 from mangaassist_assets.lib.drift.calendar import read_calendar
 from mangaassist_assets.lib.drift.ingestion import digests_of_days
@@ -138,8 +139,6 @@ def rehearse(definitions: dg.Definitions, instance: dg.DagsterInstance, settings
 
 def _open_shop(house: House, log: ReleaseLog, now: dt.datetime) -> None:
     """The small model serves first, because somebody decides so: the gates are not asked."""
-    from mangaassist_assets.defs.intents.classifier import cascade_around
-
     bundle = cascade_around(house, SMALL)
     version = log.state().version
     for stage, reason in ((Stage.CANDIDATE, "the small model, for the shop to open with"), (Stage.HELD, "no gate was asked")):

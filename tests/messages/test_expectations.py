@@ -4,7 +4,8 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from mangaassist_assets.lib.messages.expectations import ExpectationResult, check_labeled_messages, expectation_names
+from mangaassist_assets.lib.expectations import ExpectationResult
+from mangaassist_assets.lib.messages.expectations import check_labeled_messages, expectation_names
 from mangaassist_assets.lib.messages.labelling import LABELLED_SCHEMA, message_id
 
 WORDS = "parcel refund cover spine coupon volume".split()

@@ -4,15 +4,14 @@ The names of the expectations are claims; an asset check carries each name.
 """
 
 import datetime as dt
-import os
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mangaassist_assets.lib.messages.expectations import CARD_LEFT, EMAIL_LEFT, LISTED_ROWS, ExpectationResult
+from mangaassist_assets.lib.expectations import ExpectationResult, validated
+from mangaassist_assets.lib.messages.expectations import CARD_LEFT, EMAIL_LEFT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,10 +82,8 @@ def check_interactions(interactions: pa.Table, day: dt.date, *, quarantined: int
         day: their day.
         quarantined: lines of the day that could not be read.
     """
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package warns about its own imports and about pandas; neither is ours to act on
-        return _validated(_frame(interactions, day), (day, quarantined))
+    claims = {name: (kind, arguments((day, quarantined))) for name, (kind, arguments) in _CLAIMS.items()}
+    return validated(_frame(interactions, day), claims, table="interactions", key="request_id")
 
 
 def _frame(interactions: pa.Table, day: dt.date) -> "pd.DataFrame":
@@ -106,43 +103,3 @@ def _frame(interactions: pa.Table, day: dt.date) -> "pd.DataFrame":
         .to_pandas()
     )
     return frame
-
-
-def _validated(frame: "pd.DataFrame", facts: _Facts) -> list[ExpectationResult]:
-    import great_expectations as gx
-    import great_expectations.expectations as gxe
-    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults, ProgressBarsConfig
-
-    config = DataContextConfig(
-        store_backend_defaults=InMemoryStoreBackendDefaults(),
-        progress_bars=ProgressBarsConfig(globally=False),
-        analytics_enabled=False,
-    )
-    context = gx.get_context(mode="ephemeral", project_config=config)
-    asset = context.data_sources.add_pandas("memory").add_dataframe_asset("interactions")
-    claims = [getattr(gxe, kind)(**arguments(facts), meta={"name": name}) for name, (kind, arguments) in _CLAIMS.items()]
-    suite = context.suites.add(gx.ExpectationSuite("interactions", expectations=claims))
-    validation = gx.ValidationDefinition(name="interactions", data=asset.add_batch_definition_whole_dataframe("all"), suite=suite)
-    outcome = context.validation_definitions.add(validation).run(
-        batch_parameters={"dataframe": frame},
-        result_format={
-            "result_format": "SUMMARY",
-            "partial_unexpected_count": LISTED_ROWS,
-            "unexpected_index_column_names": ["request_id"],
-        },
-    )
-    by_name = {result.expectation_config.meta["name"]: result for result in outcome.results}
-    return [_result(name, by_name[name]) for name in _CLAIMS]
-
-
-def _result(name: str, outcome: Any) -> ExpectationResult:
-    seen = dict(outcome.result)
-    rows = [str(row["request_id"]) for row in seen.get("partial_unexpected_index_list") or []]
-    if "unexpected_count" in seen:
-        observed = f"{seen['unexpected_count']:,} of {seen['element_count']:,} rows unexpected"
-    elif seen:
-        observed = f"{seen['observed_value']} rows"
-    else:
-        messages = [info["exception_message"] for info in outcome.exception_info.values() if isinstance(info, dict)]
-        observed = f"could not be evaluated: {messages[0] if messages else outcome.exception_info}"
-    return ExpectationResult(name, bool(outcome.success), observed, rows[:LISTED_ROWS])
