@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from mangaassist_assets.lib.artifacts import House
 from mangaassist_assets.lib.drift.counts import count_day
-from mangaassist_assets.lib.drift.expectations import check_interactions
+from mangaassist_assets.lib.drift.expectations import Day, check_day
 from mangaassist_assets.lib.drift.interactions import Answer, Feedback, line_of, read_day
 from mangaassist_assets.lib.drift.moments import day_moments, fit_space, merge
 from mangaassist_assets.lib.drift.segments import Journal, digest_of_day, sealed
@@ -136,7 +136,7 @@ def check(home: Path) -> list[tuple[str, str, str]]:
     """Great Expectations on every row."""
     table = House(home).read_table("drift/interactions", partition=DAY.isoformat())
     with Timed() as checking:
-        results = check_interactions(table, DAY, quarantined=0)
+        results = check_day(Day(DAY, table))
     failed = [result.name for result in results if not result.passed]
     return [(f"check {len(results)} expectations, {len(failed)} fail", str(checking), peak_mib())]
 

@@ -39,6 +39,13 @@ def when_inputs_change() -> dg.AutomationCondition:
     return (owed & idle & inputs_ready).with_label("when_inputs_change")
 
 
+def every_week() -> dg.AutomationCondition:
+    """Rebuild early on Monday, UTC: for what reads every day's traffic and would otherwise retrain a model each day."""
+    due = AC.cron_tick_passed("0 4 * * 1").since(AC.newly_requested() | AC.newly_updated())
+    idle = ~AC.in_progress() & ~AC.any_deps_in_progress()
+    return (due & idle & ~AC.any_deps_missing()).with_label("every_week")
+
+
 automation_sensor = dg.AutomationConditionSensorDefinition(
     "keep_up_to_date",
     target=dg.AssetSelection.all(),

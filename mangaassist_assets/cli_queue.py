@@ -118,7 +118,7 @@ def adjudicate(
 ) -> None:
     """Decide a conflict, or correct a label that is wrong."""
     from mangaassist_assets.lib.messages.label_inbox import publish
-    from mangaassist_assets.lib.messages.queue import Label
+    from mangaassist_assets.lib.messages.queue_state import Label
 
     at = now()
     state = _queue().adjudicate(item, Label(intent, secondary), at=at, by=by, why=why)

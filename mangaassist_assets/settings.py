@@ -44,6 +44,7 @@ from mangaassist_assets.lib.retrieval.chunking import Chunking
 from mangaassist_assets.lib.retrieval.documents import CatalogSource, parse_catalog
 from mangaassist_assets.lib.retrieval.encoders import EncoderSettings
 from mangaassist_assets.lib.retrieval.evaluation import RetrievalLimits
+from mangaassist_assets.lib.retrieval.feedback import QueryFeedback
 from mangaassist_assets.lib.retrieval.mining import Mining
 from mangaassist_assets.lib.retrieval.opensearch_cluster import OpenSearchSettings
 from mangaassist_assets.lib.retrieval.pairs import QuerySource, parse_queries
@@ -150,6 +151,7 @@ class Retrieval:
         encoding: how it is loaded and run.
         shards: parts that chunks are embedded in, each by itself.
         catalogue_queries: what the catalogue itself gives to learn from.
+        feedback: what shoppers give to learn from.
         mining: how wrong answers are found.
         adapter: how adapters are trained and chosen.
         index: how the index is built and searched.
@@ -163,6 +165,7 @@ class Retrieval:
     encoding: EncoderSettings = EncoderSettings()
     shards: int = 2
     catalogue_queries: CatalogueQueries = CatalogueQueries()
+    feedback: QueryFeedback = QueryFeedback()
     mining: Mining = Mining()
     adapter: AdapterTraining = AdapterTraining()
     index: IndexSettings = IndexSettings()

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mangaassist_assets.lib.messages.queue import Answer, Item, Label, Queue
+from mangaassist_assets.lib.messages.queue import Answer, Queue
+from mangaassist_assets.lib.messages.queue_state import Item, Label
 
 Truth = Mapping[str, tuple[str, str | None]]  # text -> true first and second intent
 ANNOTATORS = ("Aiko", "Ben")

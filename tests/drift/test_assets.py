@@ -12,9 +12,10 @@ import pytest
 
 from mangaassist_assets import outside, settings
 from mangaassist_assets.defs.drift import daily, sealing, signals, space
+from mangaassist_assets.defs.retrieval import feedback
 from mangaassist_assets.lib.artifacts import House
 from mangaassist_assets.lib.drift.ingestion import DAYS_READ, chosen, gather, weeks_over
-from mangaassist_assets.lib.drift.interactions import Answer, Feedback, line_of
+from mangaassist_assets.lib.drift.interactions import Answer, Feedback, Retrieve, line_of
 from mangaassist_assets.lib.drift.segments import Journal
 from mangaassist_assets.lib.messages.production_accuracy import PRODUCTION_ACCURACY
 from mangaassist_assets.lib.release.log import ROLLOUT
@@ -138,6 +139,28 @@ def test_a_range_of_days_in_one_run_and_what_follows_from_it(house, instance, ma
     assert [row["cause"] for row in verdicts] == ["none"] * 3
     first = house.read_table("drift/interactions", partition="2026-10-05")
     assert first.num_rows == 40 and first["thumbs_up"].to_pylist().count(True) == 4
+
+
+def test_what_shoppers_open_becomes_queries_to_learn_from(house, instance, materialize):
+    house.write_table("retrieval/catalog_chunks", pa.table({"document_id": ["berserk", "claymore"]}))
+    assert materialize([*SPACE, feedback.feedback_queries]).success
+    assert house.read_table(feedback.TABLE).num_rows == 0
+    for day in days(2):
+        moment = dt.datetime.combine(day, dt.time(12), dt.UTC)
+        journal = Journal(house.home / "interactions", clock=lambda moment=moment: moment)
+        request = f"{day:%Y%m%d}-{'cd' * 4}-1"
+        asked = Retrieve(
+            request_id=request, occurred_at=moment, query="dark fantasy", language="en", retrieved=["berserk", "claymore"],
+            index_digest="b" * 64, latency_ms=3.0,
+        )  # fmt: skip
+        assert journal.append(line_of(asked))
+        assert journal.append(line_of(Feedback(request_id=request, at=moment + dt.timedelta(minutes=1), clicked=["claymore"])))
+        journal.close()
+    outside.look(settings.current(), instance)
+    assert materialize([*SPACE, *DAILY], tags=span(*days(2))).success
+    assert materialize([feedback.feedback_queries]).success
+    [row] = house.read_table(feedback.TABLE).to_pylist()
+    assert (row["query"], row["relevant"], row["not_relevant"], row["split"]) == ("dark fantasy", ["claymore"], ["berserk"], "train")
 
 
 def test_a_new_day_is_added_to_those_that_are_kept(house, instance, materialize, monkeypatch):

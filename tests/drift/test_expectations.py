@@ -3,7 +3,8 @@ import datetime as dt
 import pyarrow as pa
 import pytest
 
-from mangaassist_assets.lib.drift.expectations import check_interactions, expectation_names
+from mangaassist_assets.lib.drift import expectations
+from mangaassist_assets.lib.drift.expectations import DailyChecks, Day, check_day, expectation_names
 from mangaassist_assets.lib.drift.interactions import INTERACTIONS
 
 DAY = dt.date(2026, 11, 24)
@@ -25,11 +26,11 @@ def a_day(n=150, **changed):
 
 
 def failing(table, quarantined=0):
-    return {result.name: result for result in check_interactions(table, DAY, quarantined=quarantined) if not result.passed}
+    return {result.name: result for result in check_day(Day(DAY, table, quarantined)) if not result.passed}
 
 
 def test_a_sound_day_meets_every_expectation():
-    results = check_interactions(a_day(), DAY, quarantined=1)
+    results = check_day(Day(DAY, a_day(), quarantined=1))
     assert [result.name for result in results] == expectation_names()
     assert [result for result in results if not result.passed] == []
 
@@ -76,3 +77,54 @@ def test_a_day_of_which_much_cannot_be_read_is_noticed():
 
 def test_an_empty_day_has_no_rows():
     assert "table_has_rows" in failing(INTERACTIONS.empty_table())
+
+
+def test_a_day_of_searches_alone_is_a_day():
+    empty = INTERACTIONS.empty_table()
+    assert [result for result in check_day(Day(DAY, empty, searches=3)) if not result.passed] == []
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How many suites were run."""
+    made, run = [], expectations.validated
+    monkeypatch.setattr(expectations, "validated", lambda *args, **kwargs: made.append(1) or run(*args, **kwargs))
+    return made
+
+
+def the_day_after(table):
+    ids = [name.replace("20261124", "20261125") for name in table["request_id"].to_pylist()]
+    moments = [moment + dt.timedelta(days=1) for moment in table["occurred_at"].to_pylist()]
+    columns = {"request_id": pa.array(ids), "occurred_at": pa.array(moments, INTERACTIONS.field("occurred_at").type)}
+    return pa.table([columns.get(name, table[name]) for name in table.column_names], schema=INTERACTIONS)
+
+
+def test_sound_days_share_one_call(calls):
+    checks = DailyChecks()
+    checks.add(Day(DAY, a_day()))
+    checks.add(Day(DAY + dt.timedelta(1), the_day_after(a_day())))
+    assert set(map(tuple, checks.broken().values())) == {()} and len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("second", "quarantined"),
+    [(a_day(confidence=1.5), 0), (a_day(session="mika"), 0), (a_day(), 2), (INTERACTIONS.empty_table(), 0), (a_day(), 1)],
+    ids=["confidence", "session", "quarantine", "empty", "bearable"],
+)
+def test_days_together_are_judged_as_each_by_itself(second, quarantined, calls):
+    days = [Day(DAY, a_day()), Day(DAY + dt.timedelta(1), the_day_after(second), quarantined), Day(DAY, a_day(n=120))]
+    checks, alone = DailyChecks(), {name: [] for name in expectation_names()}
+    for day in days:
+        checks.add(day)
+        for result in check_day(day):
+            if not result.passed:
+                alone[result.name].append(f"{day.day}: {result.observed}")
+    assert checks.broken() == alone
+
+
+def test_a_clock_that_jumped_once_is_borne_among_other_days_too():
+    yesterday = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
+    checks = DailyChecks()
+    for day in (Day(DAY, a_day(occurred_at=yesterday)), Day(DAY + dt.timedelta(1), the_day_after(a_day()))):
+        checks.add(day)
+    assert set(map(tuple, checks.broken().values())) == {()}

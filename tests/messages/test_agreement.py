@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mangaassist_assets.lib.messages.agreement import AGREEMENT, SUSPECTS, agreement, cohens_kappa, spread, suspect_labels, suspects
-from mangaassist_assets.lib.messages.queue import Item, Label, State
+from mangaassist_assets.lib.messages.queue_state import Item, Label, State
 
 INTENTS = ("chitchat", "faq", "order_tracking", "promotion")
 

@@ -13,7 +13,8 @@ from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.messages.label_files import read_answers, write_export
 from mangaassist_assets.lib.messages.label_inbox import INBOX, digest_of_inbox, import_labels, inbox_source, publish, take_in
 from mangaassist_assets.lib.messages.labelling import label_messages, message_id
-from mangaassist_assets.lib.messages.queue import Label, Labelling, Queue
+from mangaassist_assets.lib.messages.queue import Labelling, Queue
+from mangaassist_assets.lib.messages.queue_state import Label
 from mangaassist_assets.lib.messages.reading import Source, digest_of_sources
 from mangaassist_assets.lib.messages.sampling import SAMPLE
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from mangaassist_assets.lib.messages.production_accuracy import PRODUCTION_ACCURACY, production_accuracy, weighted_share
-from mangaassist_assets.lib.messages.queue import QUEUE
+from mangaassist_assets.lib.messages.queue_state import QUEUE
 from mangaassist_assets.lib.messages.sampling import SAMPLE
 from mangaassist_assets.lib.statistics import proportion
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mangaassist_assets.lib.errors import BadInput, Conflict, DamagedArtifact, MangaAssistError, Unavailable
-from mangaassist_assets.lib.messages.queue import QUEUE, SETTLED, Answer, ItemState, Label, Labelling, Queue, current, glance
+from mangaassist_assets.lib.messages.queue import Answer, Labelling, Queue
+from mangaassist_assets.lib.messages.queue_state import QUEUE, SETTLED, ItemState, Label, current, glance
 from mangaassist_assets.lib.messages.sampling import SAMPLE
 
 NOW = dt.datetime(2026, 11, 23, 9, tzinfo=dt.UTC)
@@ -252,7 +253,7 @@ def test_a_writer_who_was_overtaken_decides_anew(queue):
 
 
 def test_a_writer_who_is_always_overtaken_gives_up_in_words(queue, monkeypatch):
-    monkeypatch.setattr(Queue, "_append", lambda *_: False)
+    monkeypatch.setattr("mangaassist_assets.lib.messages.queue.append", lambda *_: False)
     with pytest.raises(Conflict, match="Try again"):
         queue.lease("aiko", 1, at=NOW)
 

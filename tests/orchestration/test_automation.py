@@ -1,9 +1,11 @@
 """The rule that keeps the graph up, told as stories on an ephemeral instance."""
 
+import datetime as dt
+
 import dagster as dg
 import pytest
 
-from mangaassist_assets.automation import when_inputs_change
+from mangaassist_assets.automation import every_week, when_inputs_change
 
 
 class Graph:
@@ -133,3 +135,26 @@ def test_what_a_person_already_rebuilt_is_not_rebuilt_again(graph):
     assert asked == ["model"]
     graph.build("model", "report")
     assert "model" not in graph.ticks(4)
+
+
+def test_what_reads_all_traffic_is_rebuilt_once_a_week_whatever_happens_above_it():
+    @dg.asset
+    def interactions(): ...
+
+    @dg.asset(deps=[interactions], automation_condition=every_week())
+    def feedback_queries(): ...
+
+    definitions, cursor, asked = dg.Definitions(assets=[interactions, feedback_queries]), None, []
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([interactions, feedback_queries], instance=instance)
+        for hour in range(-40, 24 * 15, 4):  # from before a Monday, 04:00 UTC
+            now = dt.datetime(2026, 10, 5, 4, 1, tzinfo=dt.UTC) + dt.timedelta(hours=hour)
+            result = dg.evaluate_automation_conditions(
+                defs=definitions, instance=instance, cursor=cursor, evaluation_time=now, asset_selection=dg.AssetSelection.all()
+            )
+            cursor = result.cursor
+            dg.materialize([interactions], instance=instance)
+            if result.get_num_requested(feedback_queries.key):
+                asked.append(now.date())
+                dg.materialize([interactions, feedback_queries], instance=instance, selection=[feedback_queries])
+    assert asked == [dt.date(2026, 10, 5), dt.date(2026, 10, 12), dt.date(2026, 10, 19)]

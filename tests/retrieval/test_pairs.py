@@ -146,13 +146,14 @@ def test_a_copy_of_a_held_out_query_is_not_trained_on():
     assert kept["query"].to_pylist() == ["cosy cooking manga"]
 
 
-def test_feedback_counts_when_requests_agree_and_passed_over_documents_are_wrong():
+def test_feedback_counts_when_requests_agree_and_passed_over_documents_are_wrong_and_gone_ones_count_nowhere():
     def request(query, shown, clicked=(), thumb=None):
         return {"query": query, "shown": shown, "clicked": list(clicked), "thumbs_up": thumb}
 
     rows = [request("dark  fantasy", ["a", "b"], ["b"]), request("dark fantasy", ["a", "b"], ["b"]), request("once", ["a"], ["a"])]
+    rows += [request("of a book that is gone", ["gone", "a"], ["gone"])] * 2
     rows += [request("liked", ["c", "a"], thumb=True)] * 2 + [request("disliked", ["c"], thumb=False)] * 2 + [request(None, None)]
-    found = {row["query"]: row for row in feedback_queries(pa.Table.from_pylist(rows)).to_pylist()}
+    found = {row["query"]: row for row in feedback_queries(pa.Table.from_pylist(rows), set("abc")).to_pylist()}
     assert set(found) == {"dark fantasy", "liked"}
     assert (found["dark fantasy"]["relevant"], found["dark fantasy"]["not_relevant"]) == (["b"], ["a"])
     assert (found["liked"]["relevant"], found["liked"]["split"]) == (["c"], "train")

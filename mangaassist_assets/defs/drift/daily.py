@@ -13,7 +13,7 @@ from mangaassist_assets.defs.drift.sealing import OUTPUTS
 from mangaassist_assets.defs.drift.space import probe_labels, space_of
 from mangaassist_assets.lib.artifacts import House, digest_of
 from mangaassist_assets.lib.drift.counts import COUNTS, count_day
-from mangaassist_assets.lib.drift.expectations import check_interactions, expectation_names
+from mangaassist_assets.lib.drift.expectations import DailyChecks, Day, expectation_names
 from mangaassist_assets.lib.drift.ingestion import messages_to_embed
 from mangaassist_assets.lib.drift.interactions import INTERACTIONS, read_day
 from mangaassist_assets.lib.drift.moments import MOMENTS, day_moments
@@ -51,7 +51,7 @@ def spec_of(name: str, description: str, deps: list[dg.AssetKey | str]) -> dg.As
         group_name="drift",
         owners=OWNERS,
         kinds={"python", "parquet"},
-        code_version=version("2", SETTINGS.embedded_per_day),
+        code_version=version("3", SETTINGS.embedded_per_day),
         automation_condition=READ_BY_SENSOR,
         description=description,
     )
@@ -89,7 +89,7 @@ class Summary:
     specs=[
         spec_of(
             "interactions",
-            "One row per answer of the day, redacted, with what became of it; what could not be read lies beside it.",
+            "One row per answer of the day, redacted, with what became of it; searches, and what could not be read, lie beside.",
             [INTERACTION_SEGMENTS, "drift_space"],
         ),
         spec_of(
@@ -114,13 +114,11 @@ def day_of_traffic(context: dg.AssetExecutionContext, house: HouseResource) -> I
     space, encoder = space_of(store)
     vectors: dict[str, np.ndarray] = {}
     made = {name: Summary(schema.empty_table()) for name, schema in zip(OUTPUTS, (INTERACTIONS, COUNTS, MOMENTS), strict=True)}
-    broken: dict[str, list[str]] = {name: [] for name in expectation_names()}
+    checks = DailyChecks()
     for key in context.partition_keys:
         day = dt.date.fromisoformat(key)
         found = read_day(store.home / "interactions", day)
-        for result in check_interactions(found.table, day, quarantined=found.quarantined.num_rows):
-            if not result.passed:
-                broken[result.name].append(f"{key}: {result.observed}")
+        checks.add(Day(day, found.table, found.quarantined.num_rows, found.retrievals.num_rows))
         counts, figures = count_day(found.table, day, probe_labels=labels, ingested=found.counts)
         texts, confidence = messages_to_embed(found.table, day, SETTINGS.embedded_per_day)
         new = [text for text in texts if text not in vectors]
@@ -128,14 +126,14 @@ def day_of_traffic(context: dg.AssetExecutionContext, house: HouseResource) -> I
         placed = np.stack([vectors[text] for text in texts]) if texts else np.empty((0, encoder.space.dimension), np.float32)
         moments = day_moments(space, placed, confidence, day)
         for name, parts in (
-            ("interactions", {"data": found.table, "quarantined": found.quarantined}),
+            ("interactions", {"data": found.table, "quarantined": found.quarantined, "retrievals": found.retrievals}),
             ("interaction_counts", {"data": counts, "day": figures}),
             ("message_moments", {"data": moments}),
         ):
             made[name].add(write_day(store, name, key, parts), parts["data"])
     for name, summary in made.items():
         yield summary.result(name)
-    for name, days in broken.items():
+    for name, days in checks.broken().items():
         yield dg.AssetCheckResult(asset_key="interactions", check_name=name, passed=not days, description="; ".join(days[:5]) or "holds")
 
 

@@ -8,7 +8,8 @@ from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.messages.agreement import agreement, suspects
 from mangaassist_assets.lib.messages.label_inbox import digest_of_inbox, publish, take_in
 from mangaassist_assets.lib.messages.production_accuracy import production_accuracy as measure
-from mangaassist_assets.lib.messages.queue import FOLDER, GRAPH, Queue
+from mangaassist_assets.lib.messages.queue import FOLDER, Queue
+from mangaassist_assets.lib.messages.queue_state import GRAPH
 from mangaassist_assets.outside import LABEL_INBOX, changed
 from mangaassist_assets.reporting import materialised, started
 from mangaassist_assets.resources import HouseResource

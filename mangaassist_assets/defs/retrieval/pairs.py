@@ -6,7 +6,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mangaassist_assets.automation import when_inputs_change
-from mangaassist_assets.defs.retrieval import catalog
+from mangaassist_assets.defs.retrieval import catalog, feedback
 from mangaassist_assets.defs.retrieval.embeddings import encoder_of, vectors_of
 from mangaassist_assets.lib.artifacts import digest_of
 from mangaassist_assets.lib.retrieval.catalogue_queries import catalogue_queries
@@ -34,11 +34,11 @@ query_sources = dg.AssetSpec(
 
 
 @dg.asset(
-    deps=[QUERY_SOURCES, "catalog_chunks", "chunk_embeddings"],
+    deps=[QUERY_SOURCES, "feedback_queries", "catalog_chunks", "chunk_embeddings"],
     group_name="retrieval",
     owners=OWNERS,
     kinds={"python", "onnx"},
-    code_version=version("2", SETTINGS.catalogue_queries, SETTINGS.mining, SETTINGS.seed, digests_of_glossary(LEXICA)),
+    code_version=version("3", SETTINGS.catalogue_queries, SETTINGS.mining, SETTINGS.seed, digests_of_glossary(LEXICA)),
     pool="training",
     automation_condition=when_inputs_change().ignore(dg.AssetSelection.assets(QUERY_SOURCES)),  # its sensor asks for this one
 )
@@ -50,7 +50,8 @@ def retrieval_pairs(context: dg.AssetExecutionContext, house: HouseResource) -> 
     for row in rejected[:20]:
         context.log.warning("%s row %d is left out (%s): %s", row.file, row.row, row.reason, row.detail)
     judged = with_held_out(judged, seed=SETTINGS.seed)
-    queries = pa.concat_tables([judged, catalogue_queries(chunks, SETTINGS.catalogue_queries)])
+    by_shoppers = store.read_table(feedback.TABLE)
+    queries = pa.concat_tables([judged, by_shoppers, catalogue_queries(chunks, SETTINGS.catalogue_queries)])
     wording = Wording(read_glossary(LEXICA), chunks)
     encoded = encoder_of(store).encode([wording(query) for query in queries["query"].to_pylist()], queries=True)
     chunk_vectors = vectors_of(store, chunks)
@@ -63,7 +64,12 @@ def retrieval_pairs(context: dg.AssetExecutionContext, house: HouseResource) -> 
         digest_of(digests),
         pairs,
         show=pairs.select(["query", "positive", "negatives", "source", "split"]),
-        figures=counts | {"catalogue_queries": queries.num_rows - judged.num_rows, "queries_rejected": len(rejected)},
+        figures=counts
+        | {
+            "feedback_queries": by_shoppers.num_rows,
+            "catalogue_queries": queries.num_rows - judged.num_rows - by_shoppers.num_rows,
+            "queries_rejected": len(rejected),
+        },
     )
 
 

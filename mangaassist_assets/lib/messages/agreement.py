@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mangaassist_assets.lib.messages.queue import State
+from mangaassist_assets.lib.messages.queue_state import State
 from mangaassist_assets.lib.statistics import Estimate, finite_or_none, proportion
 
 AGREEMENT = pa.schema(

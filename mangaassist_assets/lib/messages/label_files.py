@@ -17,7 +17,8 @@ from mangaassist_assets.lib.artifacts import write_atomic
 from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.files import FileSet, cell, rows
 from mangaassist_assets.lib.messages.normalising import normalise
-from mangaassist_assets.lib.messages.queue import Answer, Item, Refusal
+from mangaassist_assets.lib.messages.queue import Answer, Refusal
+from mangaassist_assets.lib.messages.queue_state import Item
 from mangaassist_assets.lib.messages.redaction import redact
 
 COLUMNS = ("item_id", "annotator", "text", "predicted", "intent", "secondary_intent")

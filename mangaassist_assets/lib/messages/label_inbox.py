@@ -18,7 +18,8 @@ from pathlib import Path
 from mangaassist_assets.lib.artifacts import digest_of, digest_of_file, write_atomic
 from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.messages.label_files import is_refusals, read_answers, write_refused
-from mangaassist_assets.lib.messages.queue import FOLDER, Answer, Queue, Refusal, State, Taken, glance
+from mangaassist_assets.lib.messages.queue import FOLDER, Answer, Queue, Refusal, Taken
+from mangaassist_assets.lib.messages.queue_state import State, glance
 from mangaassist_assets.lib.messages.reading import Source
 
 INBOX = Path("inbox", "labels")

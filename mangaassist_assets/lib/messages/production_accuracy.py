@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from mangaassist_assets.lib.messages.queue import SETTLED
+from mangaassist_assets.lib.messages.queue_state import SETTLED
 from mangaassist_assets.lib.statistics import Z95, Estimate, expected_calibration_error
 
 Floats = NDArray[np.float64]

@@ -2,56 +2,32 @@
 
     queue/000001.json, 000002.json, ...      one event each: intents accepted, texts queued, leased, labelled, adjudicated
 
-An event is written beside its place, flushed, and linked to its number, which fails where the number is taken: of two writers one
-appends and the other reads the log again and decides anew, so that every operation may be repeated and nothing is done twice.
+Of two writers one appends (`lib/event_log.py`) and the other reads the log again and decides anew, so that every operation may be
+repeated and nothing is done twice.
 
 A text is queued once, whatever the week. It is leased to as many annotators as are wanted for it and labelled by each without sight of
 the others' answers. Answers that agree settle it; answers that differ are a conflict, which a person adjudicates.
 """
 
 import datetime as dt
-import errno
 import json
 import math
-import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import pyarrow as pa
 
-from mangaassist_assets.lib.artifacts import beside_of, digest_of, sync_folder
-from mangaassist_assets.lib.errors import BadInput, Conflict, DamagedArtifact, Unavailable
+from mangaassist_assets.lib.artifacts import digest_of
+from mangaassist_assets.lib.errors import BadInput, Conflict
+from mangaassist_assets.lib.event_log import append
 from mangaassist_assets.lib.messages.normalising import normalise
+from mangaassist_assets.lib.messages.queue_state import Item, Label, State, current
 
 FOLDER = "queue"
-EVENT_NAME = re.compile(r"\d{6,}\.json")
 MOST_ATTEMPTS = 20
-GRAPH = "label_queue"  # the asset; events by anybody else are what people did
-QUEUE = pa.schema(
-    [
-        ("item_id", pa.string()),
-        ("week", pa.date32()),
-        ("message_id", pa.string()),
-        ("text", pa.string()),
-        ("predicted", pa.string()),
-        ("confidence", pa.float32()),
-        ("stratum", pa.string()),
-        ("inclusion_probability", pa.float64()),
-        ("state", pa.string()),
-        pa.field("annotators", pa.int64(), metadata={"description": "How many independent labels are wanted."}),
-        ("leased_to", pa.string()),
-        ("leased_until", pa.timestamp("us", "UTC")),
-        pa.field("labels", pa.int64(), metadata={"description": "Labels given so far."}),
-        ("intent", pa.string()),
-        ("secondary_intent", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -96,131 +72,6 @@ class Labelling:
             raise BadInput(f"{self.near_duplicate} is not 0.5..1", where="labelling.near_duplicate", remedy="Set it between 0.5 and 1.")
 
 
-class ItemState(StrEnum):
-    """Where an item of the queue stands."""
-
-    WAITING = "waiting"
-    LEASED = "leased"
-    LABELLED = "labelled"
-    CONFLICT = "conflict"
-    ADJUDICATED = "adjudicated"
-
-
-SETTLED = (ItemState.LABELLED, ItemState.ADJUDICATED)
-
-
-class Label(NamedTuple):
-    """What somebody says a text is."""
-
-    intent: str
-    secondary_intent: str | None
-
-
-@dataclass(slots=True)
-class Item:
-    """One text to label.
-
-    Attributes:
-        predicted, confidence: what the model answered when the text was drawn.
-        annotators: how many independent labels are wanted, 1 or 2.
-        leases: until when, by annotator.
-        labels: by annotator.
-        decision: of the person who adjudicated.
-    """
-
-    item_id: str
-    week: dt.date
-    message_id: str
-    text: str
-    predicted: str
-    confidence: float
-    stratum: str
-    inclusion_probability: float
-    annotators: int
-    leases: dict[str, dt.datetime] = field(default_factory=dict)
-    labels: dict[str, Label] = field(default_factory=dict)
-    decision: Label | None = None
-
-    @property
-    def is_blind(self) -> bool:
-        """Whether the model's answer is kept from annotators: it would sway what accuracy and agreement are measured from."""
-        return self.annotators > 1 or self.stratum == "control"
-
-    @property
-    def outcome(self) -> Label | None:
-        """The label that it has for good; None while labels are missing or differ."""
-        if self.decision is not None:
-            return self.decision
-        return next(iter(self.labels.values())) if len(self.labels) >= self.annotators and not self.is_disputed else None
-
-    @property
-    def is_disputed(self) -> bool:
-        return len(set(self.labels.values())) > 1
-
-    def state(self, now: dt.datetime) -> ItemState:
-        if self.decision is not None:
-            return ItemState.ADJUDICATED
-        if self.is_disputed:
-            return ItemState.CONFLICT
-        if len(self.labels) >= self.annotators:
-            return ItemState.LABELLED
-        return ItemState.LEASED if self.live(now) else ItemState.WAITING
-
-    def live(self, now: dt.datetime) -> dict[str, dt.datetime]:
-        """Leases that have not run out and were not answered."""
-        return {name: until for name, until in self.leases.items() if until > now and name not in self.labels}
-
-    def is_open_to(self, annotator: str, now: dt.datetime) -> bool:
-        if self.decision is not None or annotator in self.labels or self.is_disputed:
-            return False
-        others = set(self.labels) | set(self.live(now)) - {annotator}
-        return len(others) < self.annotators
-
-
-@dataclass(frozen=True)
-class State:
-    """The log, folded.
-
-    Attributes:
-        version: number of the last event.
-        items: by item id, in the order in which they were queued.
-        intents: what a label may be.
-        by_people: numbers of the events that were not the graph's.
-    """
-
-    version: int = 0
-    items: Mapping[str, Item] = field(default_factory=dict)
-    intents: frozenset[str] = frozenset()
-    by_people: tuple[int, ...] = ()
-
-    def counts(self, now: dt.datetime) -> dict[str, int]:
-        """How many items stand in each state."""
-        found = Counter(item.state(now) for item in self.items.values())
-        return {state.value: found[state] for state in ItemState}
-
-    def conflicts(self) -> list[Item]:
-        return [item for item in self.items.values() if item.decision is None and item.is_disputed]
-
-    def table(self, now: dt.datetime) -> pa.Table:
-        """One row per item, columns QUEUE; labels are shown once they are settled."""
-        rows = []
-        for item in self.items.values():
-            live, outcome = item.live(now), item.outcome
-            rows.append(
-                {
-                    **{name: getattr(item, name) for name in QUEUE.names[:8]},
-                    "state": item.state(now).value,
-                    "annotators": item.annotators,
-                    "leased_to": ", ".join(sorted(live)) or None,
-                    "leased_until": max(live.values(), default=None),
-                    "labels": len(item.labels),
-                    "intent": outcome.intent if outcome else None,
-                    "secondary_intent": outcome.secondary_intent if outcome else None,
-                }
-            )
-        return pa.Table.from_pylist(rows, QUEUE)
-
-
 class Answer(NamedTuple):
     """One row of a filled export; `row` counts from 1 as the file's reader does."""
 
@@ -247,51 +98,6 @@ class Taken:
     taken: int
     unchanged: int
     refused: tuple[Refusal, ...]
-
-
-def current(folder: Path) -> State:
-    """Folds the log in `folder`.
-
-    Raises:
-        DamagedArtifact: an event is missing or cannot be read.
-    """
-    version = 0
-    items: dict[str, Item] = {}
-    intents: set[str] = set()
-    by_people: list[int] = []
-    for version, content in _events(folder):
-        try:
-            event = json.loads(content)
-            _enter(event, items, intents)
-            if event["by"] != GRAPH:
-                by_people.append(version)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise _damaged(folder, version) from error
-    return State(version, items, frozenset(intents), tuple(by_people))
-
-
-class _Head(msgspec.Struct):
-    by: str
-    intents: list[str] = msgspec.field(default_factory=list)
-
-
-def glance(folder: Path) -> tuple[frozenset[str], tuple[int, ...]]:
-    """`intents` and `by_people` of the state alone, ten times as fast as folding: what sensors look at each minute.
-
-    Raises:
-        DamagedArtifact: an event is missing or cannot be read.
-    """
-    decoder, intents = msgspec.json.Decoder(_Head), set[str]()
-    by_people: list[int] = []
-    for number, content in _events(folder):
-        try:
-            head = decoder.decode(content)
-        except msgspec.MsgspecError as error:
-            raise _damaged(folder, number) from error
-        intents.update(head.intents)
-        if head.by != GRAPH:
-            by_people.append(number)
-    return frozenset(intents), tuple(by_people)
 
 
 @dataclass(frozen=True)
@@ -413,33 +219,9 @@ class Queue:
             if event is None:
                 return state
             stamp = {"version": state.version + 1, "at": at.astimezone(dt.UTC).isoformat(timespec="microseconds"), "by": by}
-            if self._append(state.version + 1, stamp | event):
+            if append(self.folder, state.version + 1, json.dumps(stamp | event, ensure_ascii=False).encode() + b"\n"):
                 return self.state()
         raise Conflict(f"{self.folder}: others kept changing the queue. Try again.")
-
-    def _append(self, number: int, event: Mapping[str, Any]) -> bool:
-        """False where the number was taken meanwhile."""
-        path = self.folder / f"{number:06d}.json"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        beside = beside_of(path)
-        try:
-            with beside.open("wb") as stream:
-                stream.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.link(beside, path)  # the swap: it fails where the number is taken
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            raise Unavailable(
-                f"{self.folder}: its file system has no hard links; set MANGAASSIST_HOME to a folder on a local disk."
-            ) from error
-        finally:
-            beside.unlink(missing_ok=True)
-        sync_folder(self.folder)
-        return True
 
 
 # ── rules ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -490,37 +272,3 @@ def _queued(row: Mapping[str, Any], annotators: int) -> dict[str, Any]:
         "inclusion_probability": row["inclusion_probability"],
         "annotators": annotators,
     }
-
-
-def _enter(event: Mapping[str, Any], items: dict[str, Item], intents: set[str]) -> None:
-    """Enters one event into what the events before it made."""
-    kind = event["kind"]
-    if kind == "intents":
-        intents.update(event["intents"])
-    elif kind == "queued":
-        for row in event["items"]:
-            items[row["item_id"]] = Item(**(row | {"week": dt.date.fromisoformat(row["week"])}))
-    elif kind == "leased":
-        until = dt.datetime.fromisoformat(event["until"])
-        for item_id in event["items"]:
-            items[item_id].leases[event["annotator"]] = until
-    elif kind == "labelled":
-        for item_id, annotator, intent, secondary in event["labels"]:
-            items[item_id].labels[annotator] = Label(intent, secondary)
-    elif kind == "adjudicated":
-        items[event["item_id"]].decision = Label(*event["label"])
-    else:
-        raise ValueError(kind)
-
-
-def _events(folder: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and content of every event, in order; DamagedArtifact where one is missing."""
-    names = [name for name in os.listdir(folder) if EVENT_NAME.fullmatch(name)] if folder.is_dir() else []
-    for expected, (number, name) in enumerate(sorted((int(name.partition(".")[0]), name) for name in names), 1):
-        if number != expected:
-            raise DamagedArtifact(f"{folder}: event {expected} is missing. Restore it from a backup.")
-        yield number, (folder / name).read_bytes()
-
-
-def _damaged(folder: Path, number: int) -> DamagedArtifact:
-    return DamagedArtifact(f"{folder}: event {number} cannot be read. Restore it from a backup; delete it where it is the last one.")

@@ -2,21 +2,16 @@
 
     releases/000001.json, 000002.json, ...      one event each: who moved which releases to which states, when, on what verdict and why
 
-An event is written beside its place, flushed, and linked to its number; linking fails where the number is taken. So of two writers who
-read the same version one appends and the other gets a Conflict, whatever processes they are, and an event appears whole. An event may
-move several releases at once: a new champion, the one it retires, and those that were measured against that one. Each event carries the
-digest of the one before, so that a log with a hole or an altered event in its midst is refused; an unreadable last event (a disk that
-lied about flushing) is ignored and reported.
+Of two writers who read the same version one appends and the other gets a Conflict, whatever processes they are; see
+`lib/event_log.py`. An event may move several releases at once: a new champion, the one it retires, and those that were measured against
+that one. Each event carries the digest of the one before, so that a log with a hole or an altered event in its midst is refused; an
+unreadable last event (a disk that lied about flushing) is ignored and reported.
 """
 
-import contextlib
 import datetime as dt
-import errno
 import hashlib
 import json
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -24,11 +19,10 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-from mangaassist_assets.lib.artifacts import beside_of, sync_folder
-from mangaassist_assets.lib.errors import BadInput, Conflict, DamagedArtifact, Unavailable
+from mangaassist_assets.lib import event_log
+from mangaassist_assets.lib.errors import BadInput, Conflict, DamagedArtifact
 from mangaassist_assets.lib.verdicts import Verdict
 
-EVENT_NAME = re.compile(r"\d{6,}\.json")
 ROLLOUT = pa.schema(
     [
         ("step", pa.int64()),
@@ -217,21 +211,18 @@ def current(releases: Path) -> State:
     standing: dict[str, Change] = {}
     history: list[Change] = []
     torn: list[int] = []
-    for number, content in _events(releases):
-        if number != version + 1:
-            raise DamagedArtifact(f"{releases}: event {version + 1} is missing. Restore it from a backup.")
-        version = number
+    for version, content in event_log.events(releases):
         try:
-            follows, changes = _parse(number, content)
+            follows, changes = _parse(version, content)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            torn.append(number)
+            torn.append(version)
             continue
         if follows != tip:
-            raise DamagedArtifact(f"{releases}: what event {number} rests on is missing or altered. Restore the log from a backup.")
+            raise DamagedArtifact(f"{releases}: what event {version} rests on is missing or altered. Restore the log from a backup.")
         try:
             champion = _enter(changes, standing, champion)
         except BadInput as error:
-            raise DamagedArtifact(f"{releases}: event {number} is impossible ({error.problem}). Restore the log from a backup.") from error
+            raise DamagedArtifact(f"{releases}: event {version} is impossible ({error.problem}). Restore the log from a backup.") from error
         history += changes
         tip = hashlib.sha256(content).hexdigest()
     return State(version, champion, MappingProxyType(standing), tuple(history), tuple(torn), tip)
@@ -378,26 +369,8 @@ class ReleaseLog:
             stages[release] = to_state
         _enter(changes, dict(state.releases), state.champion)
         content = _serialise(state.tip, changes)
-        path = self.releases / f"{number:06d}.json"
-        self.releases.mkdir(parents=True, exist_ok=True)
-        beside = beside_of(path)
-        try:
-            with beside.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.link(beside, path)  # the swap: it fails where the number is taken
-        except FileExistsError as error:
-            raise Conflict(f"event {number} of the release log was written by somebody else. Read it again and decide anew.") from error
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            raise Unavailable(
-                f"{self.releases}: its file system has no hard links; set MANGAASSIST_HOME to a folder on a local disk."
-            ) from error
-        finally:
-            beside.unlink(missing_ok=True)
-        sync_folder(self.releases)
+        if not event_log.append(self.releases, number, content):
+            raise Conflict(f"event {number} of the release log was written by somebody else. Read it again and decide anew.")
         return self.state()
 
 
@@ -470,14 +443,6 @@ def _short(release: str | None) -> str:
 
 
 # ── bytes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _events(releases: Path) -> Iterator[tuple[int, bytes]]:
-    names: list[str] = []
-    with contextlib.suppress(FileNotFoundError):
-        names = [name for name in os.listdir(releases) if EVENT_NAME.fullmatch(name)]
-    for number, name in sorted((int(name.partition(".")[0]), name) for name in names):
-        yield number, (releases / name).read_bytes()
 
 
 def _serialise(follows: str, changes: Sequence[Change]) -> bytes:
