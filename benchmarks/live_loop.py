@@ -15,18 +15,14 @@ twice, every answer that a client received is in `interactions`, and no request 
 import argparse
 import asyncio
 import contextlib
-import json
-import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import httpx
-import psutil
+from live import SERVE, Processes, bring_up_to_date, say, seconds_of
 
 FAST = {
     "MANGAASSIST_INTENTS__CANDIDATES": '["rules", "linear"]',
@@ -40,45 +36,6 @@ FAST = {
     "MANGAASSIST_SERVICE__JOURNAL": "{ seal_s = 5.0 }",
     "MANGAASSIST_SIMULATION__DAYS": "0",
 }
-UI, SERVE = 3011, 3010
-CLI = [sys.executable, "-m", "mangaassist_assets.cli"]
-
-
-class Processes:
-    """What is started, and started again when it ends."""
-
-    def __init__(self, home: Path, log: Path) -> None:
-        self.commands = {"ui": [*CLI, "ui", "--port", str(UI)], "serve": [*CLI, "serve", "--port", str(SERVE)]}
-        self.environment, self.log = os.environ | FAST | {"MANGAASSIST_HOME": str(home)}, log
-        self.running: dict[str, subprocess.Popen] = {}
-
-    def keep_up(self) -> None:
-        for name, command in self.commands.items():
-            if name not in self.running or self.running[name].poll() is not None:
-                stream = (self.log / f"{name}.log").open("a")
-                self.running[name] = subprocess.Popen(
-                    command, env=self.environment, stdout=stream, stderr=stream, start_new_session=True, cwd=Path(__file__).parents[1]
-                )
-
-    def kill_one(self, rng: random.Random) -> str:
-        """SIGKILL to a random process: of the service, the daemon, or a run."""
-        target = rng.choice(["serve", "ui"])
-        family = [p for p in psutil.Process(self.running[target].pid).children(recursive=True) if p.is_running()]
-        wanted = [p for p in family if target == "serve" or "daemon" in " ".join(p.cmdline()) or "execute_run" in " ".join(p.cmdline())]
-        victim = rng.choice(wanted or family)
-        name = " ".join(victim.cmdline())[-60:]
-        victim.kill()
-        return f"{target}: {name}"
-
-    def stop(self) -> None:
-        for process in self.running.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in self.running.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 class Shoppers:
@@ -120,10 +77,6 @@ class Shoppers:
                 await client.post("/v1/feedback", json=said)
 
 
-def say(began: float, words: str) -> None:
-    print(f"{time.monotonic() - began:6.0f} s  {words}", flush=True)
-
-
 async def live(args: argparse.Namespace) -> int:
     import datetime as dt
 
@@ -138,15 +91,12 @@ async def live(args: argparse.Namespace) -> int:
 
     began, rng, home = time.monotonic(), random.Random(args.seed), args.home.resolve()
     house, releases = House(home), home / "releases"
-    settled = bring_up_to_date(home)
-    say(began, f"the graph is up to date: exit {settled.returncode}")
-    if settled.returncode:
-        print(settled.stdout[-2000:], settled.stderr[-2000:])
-        return 1
+    settling_s = seconds_of(bring_up_to_date(home, FAST))
+    say(began, f"the graph is up to date after {settling_s:.0f} s")
     known = set(current(releases).releases)
     pool = read_pool(house, Path(__file__).parents[1] / "data" / "lexica")
     truth = {text: first for text, (first, _) in pool.true_intents.items()}
-    processes, shoppers = Processes(home, args.home), Shoppers(truth, args.seed)
+    processes, shoppers = Processes(home, FAST), Shoppers(truth, args.seed)
     processes.keep_up()
     shoppers.unreachable_until = time.monotonic() + 60
     asking = [asyncio.create_task(shoppers.shop(number)) for number in range(4)]
@@ -158,7 +108,7 @@ async def live(args: argparse.Namespace) -> int:
             await asyncio.sleep(2)
             processes.keep_up()
             state, now = current(releases), dt.datetime.now(dt.UTC)
-            if not labelled and time.monotonic() - began > 60 + settled_seconds(settled):
+            if not labelled and time.monotonic() - began > 60 + settling_s:
                 queue = Queue(home / FOLDER, Labelling())
                 n = label_queue_items(queue, pool.true_intents, at=now, seed=args.seed)
                 publish(home, queue.state())
@@ -188,7 +138,7 @@ async def live(args: argparse.Namespace) -> int:
         await asyncio.gather(*asking)
     finally:
         processes.stop()
-    bring_up_to_date(home)
+    bring_up_to_date(home, FAST)
     days = house.partitions("drift/interactions")[-3:]
     stored = Counter(name for day in days for name in house.read_table("drift/interactions", partition=day)["request_id"].to_pylist())
     lost = [name for name in shoppers.acknowledged if not stored[name]]
@@ -202,14 +152,6 @@ async def live(args: argparse.Namespace) -> int:
     once = len(state.at_stage(Stage.CHAMPION)) == 1 and max(promotions.values(), default=0) == 1
     fine = once and not lost and not twice and not failures
     return 0 if fine and served == state.champion else 1
-
-
-def bring_up_to_date(home: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([*CLI, "run", "--json"], env=os.environ | FAST | {"MANGAASSIST_HOME": str(home)}, capture_output=True, text=True)
-
-
-def settled_seconds(settled: subprocess.CompletedProcess) -> float:
-    return float(json.loads(settled.stdout.splitlines()[-1])["seconds"])
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from mangaassist_assets.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md", ROOT / "data" / "README.md"]
-HELPERS = {"load.py", "serve_plain.py"}
+HELPERS = {"live.py", "load.py", "serve_plain.py"}
 
 
 def code(document: Path) -> str:

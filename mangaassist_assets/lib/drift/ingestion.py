@@ -111,10 +111,13 @@ def gather(
         return kept.replace_schema_metadata(None)
     fresh = sorted(day for day, digest in versions.items() if read.get(day) != digest)
     stale = pa.array([dt.date.fromisoformat(day) for day in (set(read) - set(versions)) | set(fresh)], pa.date32())
-    stays = kept.filter(pc.invert(pc.is_in(kept["day"], stale)))
+    left = pc.is_in(kept["day"], stale)
+    stays = kept.filter(pc.invert(left)) if pc.any(left).as_py() else kept
     new = [house.read_table(source, partition=day, part=part).select(schema.names).cast(schema) for day in fresh]
     table = pa.concat_tables([stays.replace_schema_metadata(None), *new]).combine_chunks()
-    table = table.take(pc.sort_indices(table["day"]))  # stable: rows of a day keep their order
+    in_days = table["day"].combine_chunks().cast(pa.int32()).to_numpy()
+    if (np.diff(in_days) < 0).any():
+        table = table.take(pc.sort_indices(table["day"]))  # stable: rows of a day keep their order
     marked = table.replace_schema_metadata({DAYS_READ: json.dumps(dict(versions), sort_keys=True)})
     house.write_table(into, marked, part=into_part)
     return table

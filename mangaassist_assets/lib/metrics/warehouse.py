@@ -98,19 +98,14 @@ def run_file(file: SqlFile, inputs: Mapping[str, pa.Table]) -> pa.Table:
     """
     if missing := [name for name in file.inputs if name not in inputs]:
         raise MissingEvidence(f"{file.where}: {missing[0]} is not there. Materialise its asset first.")
-    ordered = sqlglot.parse_one(file.sql, dialect="duckdb").args.get("order") is not None
-    sql = file.sql if ordered else f"SELECT * FROM ({file.sql}\n) ORDER BY ALL"
     with _sealed({name: inputs[name] for name in file.inputs}) as connection:
-        table = _arrow(connection, sql, where=file.where)
-    if untyped := [column.name for column in table.schema if pa.types.is_null(column.type)]:
-        raise BadInput(f"column {untyped[0]!r} has no type", where=file.where, remedy="Cast it, such as NULL::DOUBLE.")
-    return table
+        return _run(connection, file)
 
 
 def failing_rows(tests: Iterable[SqlTest], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     """Runs tests on the tables they name, keyed by `schema.table`; returns by test the rows that break its claim."""
     with _sealed(tables) as connection:
-        return {test.name: _arrow(connection, test.sql, where=f"test {test.name}") for test in tests}
+        return _failing(connection, tests)
 
 
 def run_files(files: Iterable[SqlFile], house: House) -> Iterator[Outcome]:
@@ -123,22 +118,26 @@ def run_files(files: Iterable[SqlFile], house: House) -> Iterator[Outcome]:
         MissingEvidence: an input was never made.
         BadInput: DuckDB refuses a SELECT or a test.
     """
-    tables: dict[str, pa.Table] = {}
+    there: set[str] = set()
     refused: set[str] = set()
-    for file in files:
-        if refused & set(file.inputs):
-            refused.add(file.name)
-            continue
-        for name in file.inputs:
-            if name not in tables:
-                tables[name] = read_input(house, name)
-        table = tables[file.name] = run_file(file, tables)
-        failing = failing_rows(file.tests, {name: tables[name] for name in (file.name, *file.inputs)})
-        if file.schema == "main" and any(rows.num_rows for rows in failing.values()):
-            refused.add(file.name)
-            yield Outcome(file, table, failing, None)
-        else:
-            yield Outcome(file, table, failing, house.write_table(lake_name(file), table))
+    with _sealed({}) as connection:
+        for file in files:
+            if refused & set(file.inputs):
+                refused.add(file.name)
+                continue
+            for name in file.inputs:
+                if name not in there:
+                    _add(connection, name, read_input(house, name))
+                    there.add(name)
+            table = _run(connection, file)
+            _add(connection, file.name, table)
+            there.add(file.name)
+            failing = _failing(connection, file.tests)
+            if file.schema == "main" and any(rows.num_rows for rows in failing.values()):
+                refused.add(file.name)
+                yield Outcome(file, table, failing, None)
+            else:
+                yield Outcome(file, table, failing, house.write_table(lake_name(file), table))
 
 
 def build(files: Iterable[SqlFile], house: House, path: Path) -> Published:
@@ -225,13 +224,32 @@ def _sealed(tables: Mapping[str, pa.Table]) -> Iterator[duckdb.DuckDBPyConnectio
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("ATTACH ':memory:' AS lake")
-        for number, (name, table) in enumerate(tables.items()):
-            *schema, last = (identifier(part) for part in name.split("."))
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {'.'.join(schema)}")
-            connection.register(f"arrow_{number}", table)
-            connection.execute(f"CREATE VIEW {'.'.join([*schema, last])} AS SELECT * FROM arrow_{number}")
         _seal(connection)
+        for name, table in tables.items():
+            _add(connection, name, table)
         yield connection
+
+
+def _add(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    """Lets statements see `table` as `name`."""
+    *schema, last = (identifier(part) for part in name.split("."))
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {'.'.join(schema)}")
+    registered = f"arrow_{name.replace('.', '_')}"
+    connection.register(registered, table)
+    connection.execute(f"CREATE VIEW {'.'.join([*schema, last])} AS SELECT * FROM {registered}")
+
+
+def _run(connection: duckdb.DuckDBPyConnection, file: SqlFile) -> pa.Table:
+    ordered = sqlglot.parse_one(file.sql, dialect="duckdb").args.get("order") is not None
+    sql = file.sql if ordered else f"SELECT * FROM ({file.sql}\n) ORDER BY ALL"
+    table = _arrow(connection, sql, where=file.where)
+    if untyped := [column.name for column in table.schema if pa.types.is_null(column.type)]:
+        raise BadInput(f"column {untyped[0]!r} has no type", where=file.where, remedy="Cast it, such as NULL::DOUBLE.")
+    return table
+
+
+def _failing(connection: duckdb.DuckDBPyConnection, tests: Iterable[SqlTest]) -> dict[str, pa.Table]:
+    return {test.name: _arrow(connection, test.sql, where=f"test {test.name}") for test in tests}
 
 
 def _seal(connection: duckdb.DuckDBPyConnection) -> None:
