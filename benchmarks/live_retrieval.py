@@ -79,9 +79,9 @@ async def live(args: argparse.Namespace) -> int:
     files = [DATA / "retrieval" / f"{name}.jsonl.gz" for name in ("queries", "general")]
     bundled = [json.loads(line) for file in files for line in gzip.open(file, "rt", encoding="utf-8")]
     (dropped / "bundled.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in bundled), "utf-8")
-    source = {"name": "dropped", "paths": [str(dropped / "*.jsonl")], "licence": "own"}
-    inline = ", ".join(f"{key} = {json.dumps(value)}" for key, value in source.items())
-    settings = {"MANGAASSIST_SOURCES__RETRIEVAL_PAIRS": f"{{ {inline} }}"}
+    config = home / "live.toml"
+    config.write_text('[sources.retrieval_pairs]\nname = "dropped"\npaths = ["queries/*.jsonl"]\nlicence = "own"\n')
+    settings = {"MANGAASSIST_CONFIG": str(config)}
     bring_up_to_date(home, settings)
     say(began, "the graph is up to date with the bundled queries read from the folder")
     processes = Processes(home, settings)

@@ -8,7 +8,7 @@ MEANINGS: dict[str, str] = {
     "accuracy_gain_high": "Upper end of its 95% interval.",
     "accuracy_gain_low": "Lower end of its 95% interval.",
     "accuracy_loss": "Accuracy that the cascade may lose on validation against its classifier alone.",
-    "action": "What was done to the release.",
+    "action": "What was done to the release; of a verdict on drift, what to do.",
     "agreement": "Share answered alike.",
     "alerting": "Whether it is larger than agreed and no accident.",
     "aliases": "Other names of the document.",
