@@ -22,7 +22,7 @@ from bento.metrics import Metrics
 from bento.schemas import FeedbackRequest, Found, Refusal
 from bento.seats import Role
 from mangaassist_assets.lib.artifacts import beside_of, sync_folder
-from mangaassist_assets.lib.drift.interactions import Feedback, Retrieve, Shadow, line_of
+from mangaassist_assets.lib.drift.interactions import PROBE, Feedback, Retrieve, Shadow, line_of
 from mangaassist_assets.lib.drift.segments import day_of
 from mangaassist_assets.lib.errors import BadInput, DamagedArtifact, MangaAssistError, MissingEvidence
 from mangaassist_assets.lib.intents.prediction import Prediction
@@ -95,9 +95,12 @@ TOLD_FROM, TOLD_TO = len(b'{"kind":"answer",'), b',"occurred_at":'  # the part o
 
 
 @functools.lru_cache(64)
-def _end_of_record(digest: str, arm: Role, error: str | None) -> bytes:
+def _end_of_record(digest: str, arm: Role, error: str | None, probe: bool) -> bytes:
     """What the records of a bundle's answers have in common, encoded once."""
-    return b"," + encode({"model_digest": digest, "arm": arm, "error": error})[1:] + b"\n"
+    shared: dict[str, object] = {"model_digest": digest, "arm": arm, "error": error}
+    if probe:
+        shared["flags"] = [PROBE]
+    return b"," + encode(shared)[1:] + b"\n"
 
 
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,17 +164,18 @@ class Interactions:
         salted.update(session_id.encode())
         return salted.hexdigest()[:16]
 
-    def answered(self, answers: Answers, session: str | None, latency_ms: float) -> Told:
+    def answered(self, answers: Answers, session: str | None, latency_ms: float, *, probe: bool = False) -> Told:
         """Names each text's answer, writes all down in one piece, and makes the reply of what was written: each is encoded once.
 
         Args:
             answers: to the texts of one request.
             session: what `session` made of the request's.
             latency_ms: from the request to its answer.
+            probe: whether the texts are golden probes.
         """
         now = self._clock()
         prefix, numbers = self._prefix_of(now), self._numbers
-        end = _end_of_record(answers.digest, answers.arm, answers.error)
+        end = _end_of_record(answers.digest, answers.arm, answers.error, probe)
         names: list[str] = []
         told: list[bytes] = []
         lines: list[bytes] = []

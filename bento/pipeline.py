@@ -132,18 +132,18 @@ class Pipeline:
         """Classifies the texts of a request, writes down what is answered, and returns the JSON of the ClassifyReply.
 
         Args:
-            asked: texts and session.
+            asked: texts, session, and whether they are probes.
             hang_up: awaited while the classifier works.
 
         Raises:
             Refusal, HungUp: as for `classify`.
         """
         started = time.perf_counter()
-        session = self.interactions.session(asked.session_id)
+        session = None if asked.probe else self.interactions.session(asked.session_id)  # without one the champion answers
         answers = await self.classify(asked.texts, session, hang_up)
         seconds = time.perf_counter() - started
-        told = self.interactions.answered(answers, session, seconds * 1e3)
-        if (shadow := self.shadow.served) is not None and answers.arm == "champion":
+        told = self.interactions.answered(answers, session, seconds * 1e3, probe=asked.probe)
+        if (shadow := self.shadow.served) is not None and answers.arm == "champion" and not asked.probe:
             shadow.offer(answers.texts, told.request_ids)
         self.metrics.classified([p.route for p in answers.predictions], seconds)
         return told.reply

@@ -102,10 +102,14 @@ class ErrorReply(TypedDict):
 
 
 class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Texts to classify, each as a shopper wrote it; `session_id` is the same for all that one shopper asks in one visit."""
+    """Texts to classify, each as a shopper wrote it; `session_id` is the same for all that one shopper asks in one visit.
+
+    A `probe` is a message whose right intent is known, sent to see whether the champion still finds it: it is counted apart from traffic.
+    """
 
     texts: list[str]
     session_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    probe: bool = False
 
 
 class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):

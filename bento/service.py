@@ -208,6 +208,6 @@ class MangaAssist:
         await MangaAssist.interactions.stop()
 
     @bentoml.api(route="/v1/classify")
-    async def classify(self, texts: list[str], session_id: str | None = None) -> ClassifyReply:
+    async def classify(self, texts: list[str], session_id: str | None = None, probe: bool = False) -> ClassifyReply:
         """The intent of each text. Over HTTP `web.py` answers this route; here it is for BentoML's clients and for calls in process."""
-        return msgspec.json.decode(await MangaAssist.pipeline.answer(ClassifyRequest(texts, session_id)), type=ClassifyReply)
+        return msgspec.json.decode(await MangaAssist.pipeline.answer(ClassifyRequest(texts, session_id, probe)), type=ClassifyReply)

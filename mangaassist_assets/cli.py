@@ -261,6 +261,28 @@ def _become(command: Sequence[str], settings: Settings, **environment: str) -> N
 
 
 @app.command()
+def probe(
+    url: Annotated[str, typer.Option(help="Of the service.")] = "http://127.0.0.1:3000",
+    count: Annotated[int, typer.Option(min=1, help="At most so many golden messages, the same ones each time.")] = 100,
+    home: Home = None,
+    config: Config = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Ask a running service golden messages, once a day: where it answers them worse, drift_triage blames the model."""
+    from mangaassist_assets.defs.drift.space import probe_labels
+    from mangaassist_assets.lib.artifacts import House
+    from mangaassist_assets.lib.drift.probing import probe as put
+
+    settings = current()
+    probed = put(url, probe_labels(House(settings.home, settings.store)), count)
+    if as_json:
+        print_json({"n": probed.n, "right": probed.right})
+    else:
+        out.print(f"{probed.right} of {probed.n} golden messages answered with their label. Next: the same tomorrow.", highlight=False)
+
+
+@app.command()
 def sql(
     statement: Annotated[str, typer.Argument(help="One SELECT on the tables of metrics.duckdb.")],
     home: Home = None,

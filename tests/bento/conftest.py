@@ -160,8 +160,8 @@ class Running:
         self.cascade, self.notes = cascade, notes
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://service")
 
-    async def classify(self, *texts, session_id=None):
-        body = {"texts": list(texts)} | ({"session_id": session_id} if session_id else {})
+    async def classify(self, *texts, session_id=None, probe=False):
+        body = {"texts": list(texts)} | ({"session_id": session_id} if session_id else {}) | ({"probe": True} if probe else {})
         return await self.http.post("/v1/classify", json=body)
 
     async def feedback(self, **told):

@@ -39,6 +39,15 @@ async def test_each_text_is_one_record_and_a_request_one_append():
         assert service.metric("mangaassist_interactions_total", kind="answer") == 3
 
 
+async def test_a_probe_is_marked_and_belongs_to_no_session():
+    async with running() as service:
+        answers = [(await service.classify("rules", session_id="a", probe=probe)).json()["results"] for probe in (True, False)]
+        probed, plain = service.notes.records("answer")
+        assert answers[0][0].keys() == answers[1][0].keys()
+        assert (probed["flags"], probed["session"]) == (["probe"], None)
+        assert "flags" not in plain and plain["session"]
+
+
 async def test_nothing_that_identifies_a_shopper_is_written():
     world = World()
     async with running(shelf=world, retriever=world.load) as service:
