@@ -10,6 +10,8 @@ MEANINGS: dict[str, str] = {
     "accuracy_loss": "Accuracy that the cascade may lose on validation against its classifier alone.",
     "action": "What was done to the release; of a verdict on drift, what to do.",
     "agreement": "Share answered alike.",
+    "alarms": "How often an alarm would have begun.",
+    "alarms_per_year": "How often a year an alarm would begin though nothing happens.",
     "alerting": "Whether it is larger than agreed and no accident.",
     "aliases": "Other names of the document.",
     "arm": "champion or canary.",
@@ -196,6 +198,7 @@ MEANINGS: dict[str, str] = {
     "start": "First character of the span in the document's text; -1 where the chunk lists what can be bought.",
     "state": "waiting, leased, labelled, conflict or adjudicated.",
     "status": "measured, or skipped where its weights or packages could not be had.",
+    "steady_weeks": "Weeks that the years were drawn from.",
     "step": "Place of the change in the log.",
     "strategy": "folded: the adapter moved to the query; flat or ivf: vectors were built anew.",
     "stratum": "control: drawn at random; uncertain: drawn by doubt.",
@@ -226,4 +229,5 @@ MEANINGS: dict[str, str] = {
     "verdict": "PASS, FAIL or INCONCLUSIVE.",
     "week": "Monday of the week.",
     "weight": "Weight of the row in training.",
+    "years": "Years that were drawn.",
 }

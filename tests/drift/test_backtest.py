@@ -76,13 +76,16 @@ def test_an_alarm_that_lasts_begins_once():
     assert alarm_beginnings(pa.Table.from_pylist(story, DRIFT_TRIAGE)) == {"share": 2}
 
 
-def test_steady_weeks_are_those_with_a_verdict_of_none():
-    rows = [
-        {"period": WEEKS[0], "signal": "verdict", "cause": "none"},
-        {"period": WEEKS[1], "signal": "verdict", "cause": "data"},
-        {"period": WEEKS[2], "signal": "share", "cause": "none"},
-    ]
-    assert steady_weeks(pa.Table.from_pylist(rows, DRIFT_TRIAGE)) == [WEEKS[0]]
+def test_steady_weeks_are_those_with_a_verdict_of_none_since_the_model_that_answers_now_came_in():
+    traffic = past()["traffic"]
+    models = sorted({row["model_digest"]: row["day"] for row in traffic.to_pylist()}.items(), key=lambda item: item[1])
+    last = {row["day"] for row in traffic.to_pylist() if row["model_digest"] == models[-1][0]}
+    of_last = [week for week in WEEKS if all(week + dt.timedelta(i) in last for i in range(7))]
+    rows = [{"period": week, "signal": "verdict", "cause": "none"} for week in WEEKS]
+    assert 1 < len(of_last) < len(WEEKS) and steady_weeks(pa.Table.from_pylist(rows, DRIFT_TRIAGE), traffic) == of_last
+    rows[WEEKS.index(of_last[0])]["cause"] = "data"
+    rows[WEEKS.index(of_last[1])]["signal"] = "share"
+    assert steady_weeks(pa.Table.from_pylist(rows, DRIFT_TRIAGE), traffic) == of_last[2:]
 
 
 def test_rates_have_the_exact_interval_of_a_poisson_count():

@@ -283,3 +283,20 @@ def test_without_traffic_there_is_nothing_to_triage(space):
 
 def test_every_cause_has_an_action():
     assert set(ACTIONS) == set(CAUSES)
+
+
+def test_a_new_intent_is_found_though_a_model_that_was_less_sure_answered_shortly_before(space):
+    tables, until = story(space, new=0.12, confidence=0.88), MONDAY + dt.timedelta(28)
+    earlier = {"model_digest": "0" * 64, "confidence_sum": 0.7, "confidence_square_sum": 0.49}
+    traffic = [
+        row | {name: by if isinstance(by, str) else by * row[name] for name, by in earlier.items()} if row["day"] < until else row
+        for row in tables["traffic"].to_pylist()
+    ]
+    moments = [
+        row | {"cell_confidence": [0.7 * cell for cell in row["cell_confidence"]]} if row["day"] < until else row
+        for row in tables["moments"].to_pylist()
+    ]
+    tables |= {"traffic": pa.Table.from_pylist(traffic), "moments": pa.Table.from_pylist(moments, tables["moments"].schema)}
+    table = judged(tables)
+    assert causes(table)[:6] == ["none"] * 6 and causes(table)[6] == "new_intent"
+    assert signal(table, "novelty", 28)["observed"] is None and "nothing to compare" in signal(table, "confidence", 28)["evidence"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mangaassist_assets.lib.drift.calendar import NO_SEASONS
 from mangaassist_assets.lib.drift.confidence import confidence_by_day
-from mangaassist_assets.lib.drift.daily import WEEK, monday
+from mangaassist_assets.lib.drift.daily import WEEK, mains, monday
 from mangaassist_assets.lib.drift.embedding import embedding_drift
 from mangaassist_assets.lib.drift.limits import DriftLimits
 from mangaassist_assets.lib.drift.shares import intent_share
@@ -48,7 +48,7 @@ def backtest(
     steady: Sequence[dt.date],
     limits: DriftLimits,
     seed: int,
-    years: int = 10,
+    years: int = 5,
 ) -> pa.Table:
     """One row per signal of triage, and one for its verdict, columns BACKTEST.
 
@@ -81,9 +81,17 @@ def backtest(
     return pa.Table.from_pylist(rows, BACKTEST)
 
 
-def steady_weeks(drift_triage: pa.Table) -> list[dt.date]:
-    """Mondays of the weeks whose verdict is that nothing happened, columns DRIFT_TRIAGE."""
-    return [row["period"] for row in drift_triage.to_pylist() if row["signal"] == "verdict" and row["cause"] == "none"]
+def steady_weeks(drift_triage: pa.Table, traffic: pa.Table) -> list[dt.date]:
+    """Mondays of the weeks in which nothing happened: by their verdict, and answered on every day by the model that answers now.
+
+    Args:
+        drift_triage: columns DRIFT_TRIAGE.
+        traffic: columns COUNTS. Weeks of two models, drawn beside each other, would alarm for a change that was none of the traffic's.
+    """
+    models = dict(mains(traffic, "model_digest"))
+    now = models[max(models)] if models else ""
+    quiet = [row["period"] for row in drift_triage.to_pylist() if row["signal"] == "verdict" and row["cause"] == "none"]
+    return [week for week in quiet if {models.get(week + dt.timedelta(i)) for i in range(WEEK)} == {now}]
 
 
 def rate_per_year(alarms: int, years: float) -> Estimate:

@@ -87,6 +87,15 @@ def by_day_and(traffic: pa.Table, key: str, *, value: str = "n") -> tuple[tuple[
     return tuple(str(names[i]) for i in order), sums[:, order].astype(np.float64)
 
 
+def mains(traffic: pa.Table, key: str) -> list[tuple[dt.date, str]]:
+    """By day the commonest value of `key`, in order; days without one are left out."""
+    names, sums = by_day_and(traffic, key)
+    if not names:
+        return []
+    days = by_day(traffic, ()).days
+    return [(day, names[int(row.argmax())]) for day, row in zip(days, sums, strict=True) if row.any()]
+
+
 def _offsets(traffic: pa.Table) -> tuple[Ints, tuple[dt.date, ...]]:
     if traffic.num_rows == 0:
         return np.zeros(0, np.int64), ()

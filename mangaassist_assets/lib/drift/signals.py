@@ -20,6 +20,7 @@ from mangaassist_assets.lib.drift.daily import (
     by_day_and,
     compare_means,
     compare_rates,
+    mains,
     whole_weeks,
 )
 from mangaassist_assets.lib.drift.limits import DriftLimits
@@ -75,8 +76,10 @@ class Signals:
         self.intents = _PerIntent.of(self.traffic)
         self.languages, self.by_language = by_day_and(self.traffic, "language")
         serving = self.traffic.filter(pa.array([arm != "canary" for arm in self.traffic["arm"].to_pylist()], pa.bool_()))
-        self.generators = _mains(self.traffic, "generator")
-        self.models = _mains(serving, "model_digest")
+        self.generators = mains(self.traffic, "generator")
+        self.models = mains(serving, "model_digest")
+        answered_by = dict(self.models)
+        self.model_of_day = np.array([answered_by.get(day, "") for day in self.daily.days], object)
         announced = self.events.to_pylist()
         self.releases = sorted({e["at"].date() for e in announced if e["kind"] == "release"} | _changes(self.models))
         self.providers = sorted({e["at"].date() for e in announced if e["kind"] == "provider"} | _changes(self.generators))
@@ -92,6 +95,11 @@ class Signals:
         for week in weeks:
             mask[self.daily.rows(week, WEEK)] = True
         return mask
+
+    def of_one_model(self, after: Mask, before: Mask) -> tuple[Mask, Mask]:
+        """Both groups of days as far as the model answered that did so last: another's confidence is no measure of messages."""
+        same = self.model_of_day == self.model_of_day[np.flatnonzero(after)[-1]]
+        return after & same, before & same
 
     def findings(self, week: dt.date, reference: list[dt.date]) -> list[Finding]:
         """What every signal says of `week` against `reference`, in the order in which people read them."""
@@ -167,6 +175,7 @@ class Signals:
 
     def _confidence(self, week: dt.date, after: Mask, before: Mask) -> Finding:
         """Days that alarm, or a week that is surely lower; and in both cases not because other intents are asked for."""
+        after, before = self.of_one_model(after, before)
         days = [row for i in range(WEEK) for row in self.confidence_rows.get(week + dt.timedelta(i), [])]
         alarms = sum(row["alerting"] for row in days)
         sums, n = self.intents.total("confidence_sum"), self.intents.total("n")
@@ -199,6 +208,7 @@ class Signals:
 
     def _novelty(self, after: Mask, before: Mask) -> Finding:
         novel, limits = self.novel, self.limits
+        after, before = self.of_one_model(after, before)
         after, before = after & novel.known, before & novel.known
         far = compare_rates(novel.far, novel.n, after, before)
         if not far.n:
@@ -294,15 +304,6 @@ class _PerIntent:
             return math.nan
         rates = now[0, shared] / now[1, shared] - then[0, shared] / then[1, shared]
         return float((rates * now[1, shared]).sum() / now[1, shared].sum())
-
-
-def _mains(traffic: pa.Table, key: str) -> list[tuple[dt.date, str]]:
-    """By day the commonest value of `key`, in order; days without one are left out."""
-    names, sums = by_day_and(traffic, key)
-    if not names:
-        return []
-    days = by_day(traffic, ()).days
-    return [(day, names[int(row.argmax())]) for day, row in zip(days, sums, strict=True) if row.any()]
 
 
 def _changes(mains: list[tuple[dt.date, str]]) -> set[dt.date]:
