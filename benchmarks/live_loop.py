@@ -2,12 +2,12 @@
 
     python benchmarks/live_loop.py --home HOME [--minutes 25] [--kills 3] [--seed 1]
 
-HOME is new, or was left by this file: the graph is built in it on the bundled sample with candidates that train in seconds, and rehearsed,
-so that a champion serves and its label queue waits to be labelled. That takes some minutes, which do not count. Then `mangaassist ui`, which
-brings the daemon, and `mangaassist serve` are started. A client asks the service without pause, in sessions, and gives feedback that depends
-on whether the answer was right. After a minute simulated annotators label the queue; from there on the sensors do the rest: labels, retrain,
-gates, shadow, canary. A person approves whatever waits for one. Meanwhile service, daemon or a run is killed with SIGKILL, --kills times, at
-random; what ended is started again.
+HOME is new, or was left by this file: the graph is built in it on the bundled sample with candidates that train in seconds, and
+rehearsed, so that a champion serves and its label queue waits to be labelled. That takes some minutes, which do not count. Then
+`mangaassist ui`, which brings the daemon, and `mangaassist serve` are started. A client asks the service without pause, in sessions, and
+gives feedback that depends on whether the answer was right. After a minute simulated annotators label the queue; from there on the
+sensors do the rest: labels, retrain, gates, shadow, canary. A person approves whatever waits for one. Meanwhile service, daemon or a run
+is killed with SIGKILL, --kills times, at random; what ended is started again.
 
 Exit status 0 where the new release serves in the running service, exactly one champion stands in a log that folds, nothing was promoted
 twice, every answer that a client received is in `interactions`, and no request failed but those that a killed service left.
