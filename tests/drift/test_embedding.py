@@ -174,3 +174,20 @@ def test_months_of_different_spaces_or_with_too_few_days_are_not_judged(space):
 
 def test_no_moments_give_an_empty_table(space):
     assert embedding_drift(days_of(space, 1).slice(0, 0), LIMITS, 1).num_rows == 0
+
+
+def test_a_month_that_rests_on_the_same_days_keeps_its_row_and_any_other_is_judged_anew(space, monkeypatch):
+    whole = days_of(space, 118)
+    first = embedding_drift(whole.slice(0, 110), LIMITS, 1)
+    judged, judge = [], permutation_p_value
+    monkeypatch.setattr("mangaassist_assets.lib.drift.embedding.permutation_p_value", lambda *args: judged.append(1) or judge(*args))
+    assert embedding_drift(whole, LIMITS, 1, earlier=first).equals(embedding_drift(whole, LIMITS, 1))
+    assert len(judged) == 1 + 3  # the month of the new days; and all three for the comparison
+    judged.clear()
+    embedding_drift(whole, DriftLimits(permutations=99), 1, earlier=first)
+    assert len(judged) == 3
+    changed = pa.concat_tables([days_of(space, 1, seed=9), whole.slice(1)])  # another first of January
+    before = embedding_drift(whole, LIMITS, 1)
+    judged.clear()
+    embedding_drift(changed, LIMITS, 1, earlier=before)
+    assert len(judged) == 1  # February, which is held against January

@@ -10,6 +10,7 @@ from mangaassist_assets.lib.artifacts import House, digest_of, digest_of_table
 from mangaassist_assets.lib.drift.calendar import read_calendar
 from mangaassist_assets.lib.drift.confidence import confidence_by_day
 from mangaassist_assets.lib.drift.counts import COUNTS, DAY
+from mangaassist_assets.lib.drift.embedding import EMBEDDING_DRIFT
 from mangaassist_assets.lib.drift.embedding import embedding_drift as divergence
 from mangaassist_assets.lib.drift.ingestion import gather
 from mangaassist_assets.lib.drift.moments import MOMENTS
@@ -24,7 +25,8 @@ from mangaassist_assets.settings import current, version
 OWNERS = ["team:data-science"]
 SETTINGS, LIMITS = current().ingestion, current().drift
 CALENDAR = read_calendar(current().calendar)
-TRAFFIC, ACCURACY, ROLLOUT = "drift/traffic", "messages/production_accuracy", "release/rollout"
+TRAFFIC, DIVERGENCE = "drift/traffic", "drift/embedding_drift"
+ACCURACY, ROLLOUT = "messages/production_accuracy", "release/rollout"
 
 
 @dg.asset(
@@ -107,10 +109,12 @@ def embedding_drift(context: dg.AssetExecutionContext, house: HouseResource) -> 
     """One row per month: how far its messages lie from those of the month before, in nats."""
     store = house.open()
     versions = versions_of(context.instance, "message_moments")
-    moments = gather(store, "drift/message_moments", "drift/embedding_drift", MOMENTS, versions, into_part="moments")
-    table = divergence(moments, LIMITS, SETTINGS.seed, calendar=CALENDAR)
+    moments = gather(store, "drift/message_moments", DIVERGENCE, MOMENTS, versions, into_part="moments")
+    earlier = store.read_table(DIVERGENCE) if store.has_table(DIVERGENCE) else None
+    usable = earlier if earlier is not None and earlier.schema.equals(EMBEDDING_DRIFT) else None
+    table = divergence(moments, LIMITS, SETTINGS.seed, calendar=CALENDAR, earlier=usable)
     return materialised(
-        digest_of([store.write_table("drift/embedding_drift", table), digest_of_table(moments)]),
+        digest_of([store.write_table(DIVERGENCE, table), digest_of_table(moments)]),
         table,
         show=latest_first(table, "month"),
         figures={"alerts": pc.sum(table["alerting"]).as_py(), "days": len(moments)},
@@ -134,8 +138,8 @@ def drift_triage(house: HouseResource) -> dg.MaterializeResult:
         days=store.read_table(TRAFFIC, part="day"),
         shares=store.read_table("drift/intent_share"),
         confidence=store.read_table("drift/confidence"),
-        embedding=store.read_table("drift/embedding_drift"),
-        moments=store.read_table("drift/embedding_drift", part="moments"),
+        embedding=store.read_table(DIVERGENCE),
+        moments=store.read_table(DIVERGENCE, part="moments"),
         accuracy=store.read_table(ACCURACY),
         events=events_of(store),
         calendar=CALENDAR,

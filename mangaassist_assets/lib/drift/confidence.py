@@ -84,7 +84,7 @@ def _baseline(days: ByDay, quiet: set[int], row: int, limits: DriftLimits) -> li
 
 def _judged(days: ByDay, row: int, baseline: list[int], limits: DriftLimits) -> tuple[dict[str, object], bool, str]:
     """The row of a day, whether it alarms, and why or why not."""
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     n = float(days.n[row])
     mean = float(days.sums["confidence_sum"][row] / n)
@@ -107,7 +107,7 @@ def _judged(days: ByDay, row: int, baseline: list[int], limits: DriftLimits) -> 
         return entry, False, f"{low or 'not judged'}: fewer than {LEAST_BASELINE} days before it to compare with"
     usual = float(means.mean())
     error = math.sqrt((variance / n + between) * (1 + 1 / len(held)))
-    p_value = float(t.sf((usual - mean) / error, len(held) - 1)) if error > 0 else float(mean >= usual)
+    p_value = float(stdtr(len(held) - 1, (mean - usual) / error)) if error > 0 else float(mean >= usual)
     fell = usual - mean >= limits.confidence_fall
     crossed = mean + half < limits.mean_confidence <= usual and usual - mean >= limits.confidence_fall / 2
     if p_value <= limits.daily_significance and (fell or crossed):

@@ -145,7 +145,7 @@ def compare_means(sums: Floats, n: Floats, variance: Floats, after: Mask, before
         before: (T,), the earlier ones.
         least_dispersion: 1 where each day has its own items; less where the same items come every day, and only their answers can differ.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     after, before = after & (n > 0), before & (n > 0)
     freedom = int(after.sum() + before.sum()) - 2
@@ -162,6 +162,6 @@ def compare_means(sums: Floats, n: Floats, variance: Floats, after: Mask, before
     change = value["after"] - value["before"]
     if error == 0:
         return NO_CHANGE
-    half = float(t.ppf(0.975, freedom)) * error
-    p_value = float(2 * t.sf(abs(change) / error, freedom))
+    half = float(stdtrit(freedom, 0.975)) * error
+    p_value = float(2 * stdtr(freedom, -abs(change) / error))
     return Change(value["before"], value["after"], change, change - half, change + half, p_value, int(n[after].sum()))

@@ -13,6 +13,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
+from mangaassist_assets.lib.artifacts import digest_of, digest_of_table
 from mangaassist_assets.lib.drift.calendar import NO_SEASONS, Calendar
 from mangaassist_assets.lib.drift.limits import DriftLimits
 from mangaassist_assets.lib.drift.moments import Floats, Moments
@@ -28,6 +29,7 @@ EMBEDDING_DRIFT = pa.schema(
         ("threshold_nats", pa.float64()),
         ("alerting", pa.bool_()),
         ("reason", pa.string()),
+        ("made_from", pa.string()),
     ]
 )
 PSEUDO_COUNT = 0.5  # added to each bin: Krichevsky and Trofimov 1981
@@ -35,7 +37,9 @@ THRESHOLD_QUANTILE = 0.99
 BATCH = 256  # divisions of days that are computed together
 
 
-def embedding_drift(moments: pa.Table, limits: DriftLimits, seed: int, *, calendar: Calendar = NO_SEASONS) -> pa.Table:
+def embedding_drift(
+    moments: pa.Table, limits: DriftLimits, seed: int, *, calendar: Calendar = NO_SEASONS, earlier: pa.Table | None = None
+) -> pa.Table:
     """One row per month, columns EMBEDDING_DRIFT, each against the month before.
 
     Args:
@@ -43,42 +47,54 @@ def embedding_drift(moments: pa.Table, limits: DriftLimits, seed: int, *, calend
         limits: `kl_nats`, `significance`, `least_days`, `least_messages`, `permutations`.
         seed: of divisions and resamples.
         calendar: in a season, or in the month after one, messages may differ by as much as it excuses.
+        earlier: what this returned before. A month that would be judged on the same moments in the same way keeps its row.
 
     A month alarms where `kl_nats` exceeds `threshold_nats`, the larger of the agreed limit and the 0.99 quantile of the divergence
     between two months drawn from the days of the reference, and where at most `significance` of the divisions of all days give as much.
     `histogram_kl_nats` adds up the divergences along each component without assuming a Gaussian; it is reported, and alarms nothing.
     """
+    kept = {} if earlier is None else {row["made_from"]: row for row in earlier.to_pylist()}
+    months = _by_month(moments)
     rows: list[dict[str, object]] = []
-    before: tuple[dt.date, dict[str, Moments]] | None = None
-    for month, own in _months(moments):
-        row: dict[str, object] = {"month": month, "n": sum(int(m.n.sum()) for m in own.values()), "alerting": False}
-        reference = {} if before is None or before[0] != _earlier(month) else before[1]
-        before = month, own
-        shared = [digest for digest in own if digest in reference]
-        if not shared:
-            why = "no month before it" if not reference else "the drift space is another one since"
-            rows.append(row | {"reason": f"not judged: {why}"})
-            continue
-        digest = max(shared, key=lambda d: int(own[d].n.sum()))
-        now, then = own[digest], reference[digest]
-        row["n"] = int(now.n.sum())
-        short = _short(now, then, limits)
-        rows.append(row | ({"reason": short} if short else _judged(month, now, then, limits, seed, calendar)))
+    for month, own in months.items():
+        reference = months.get(_earlier(month))
+        made_from = digest_of([str(month), *(digest_of_table(m) for m in (own, reference) if m), repr(limits), repr(calendar), seed])
+        row = kept.get(made_from) or _row(month, own, reference, limits, seed, calendar)
+        rows.append(row | {"made_from": made_from})
     return pa.Table.from_pylist(rows, EMBEDDING_DRIFT)
 
 
-def _months(moments: pa.Table) -> list[tuple[dt.date, dict[str, Moments]]]:
-    """Months in order, each with its moments by space."""
-    if moments.num_rows == 0:
-        return []
-    days, digests = moments["day"].to_pylist(), moments["space_digest"].to_pylist()
-    groups: dict[dt.date, dict[str, list[int]]] = {}
-    for row, (day, digest) in enumerate(zip(days, digests, strict=True)):
-        groups.setdefault(day.replace(day=1), {}).setdefault(digest, []).append(row)
-    return [
-        (month, {digest: Moments.of(moments.take(pa.array(rows))) for digest, rows in sorted(spaces.items())})
-        for month, spaces in sorted(groups.items())
-    ]
+def _row(
+    month: dt.date, own: pa.Table, reference: pa.Table | None, limits: DriftLimits, seed: int, calendar: Calendar
+) -> dict[str, object]:
+    row: dict[str, object] = {"month": month, "n": sum(own["n"].to_pylist()), "alerting": False}
+    if reference is None:
+        return row | {"reason": "not judged: no month before it"}
+    spaces, others = _by_space(own), _by_space(reference)
+    shared = [digest for digest in spaces if digest in others]
+    if not shared:
+        return row | {"reason": "not judged: the drift space is another one since"}
+    digest = max(shared, key=lambda d: int(spaces[d].n.sum()))
+    now, then = spaces[digest], others[digest]
+    row["n"] = int(now.n.sum())
+    short = _short(now, then, limits)
+    return row | ({"reason": short} if short else _judged(month, now, then, limits, seed, calendar))
+
+
+def _by_month(moments: pa.Table) -> dict[dt.date, pa.Table]:
+    """The rows of each month, in order of months."""
+    groups: dict[dt.date, list[int]] = {}
+    for row, day in enumerate(moments["day"].to_pylist()):
+        groups.setdefault(day.replace(day=1), []).append(row)
+    return {month: moments.take(pa.array(rows)) for month, rows in sorted(groups.items())}
+
+
+def _by_space(month: pa.Table) -> dict[str, Moments]:
+    """A month's moments by the digest of their space."""
+    rows: dict[str, list[int]] = {}
+    for row, digest in enumerate(month["space_digest"].to_pylist()):
+        rows.setdefault(digest, []).append(row)
+    return {digest: Moments.of(month.take(pa.array(found))) for digest, found in sorted(rows.items())}
 
 
 def _earlier(month: dt.date) -> dt.date:

@@ -101,9 +101,9 @@ def _mean_changes(values: Floats, after: Mask, before: Mask) -> tuple[Floats, Fl
 
 def _discovered(changes: Floats, variances: Floats, freedom: int) -> Mask:
     """Which changes are sure, so that at most CELL_DISCOVERY of them are chance (Benjamini and Hochberg 1995)."""
-    from scipy.stats import t
+    from scipy.special import stdtr
 
-    p_values = np.where(variances > 0, 2 * t.sf(np.abs(changes) / np.sqrt(np.maximum(variances, 1e-18)), max(freedom, 1)), 1.0)
+    p_values = np.where(variances > 0, 2 * stdtr(max(freedom, 1), -np.abs(changes) / np.sqrt(np.maximum(variances, 1e-18))), 1.0)
     order = np.argsort(p_values)
     below = np.flatnonzero(p_values[order] <= CELL_DISCOVERY * np.arange(1, len(p_values) + 1) / len(p_values))
     found = np.zeros(len(p_values), bool)

@@ -150,9 +150,9 @@ def _between(moves: list[Floats]) -> Floats | float:
 
 def _p_values(shift: Floats, variance: Floats) -> Floats:
     """Two-sided, by Student's distribution with the days of both weeks."""
-    from scipy.stats import t
+    from scipy.special import stdtr
 
-    p_values: Floats = 2 * t.sf(np.abs(shift) / np.sqrt(variance), 2 * WEEK - 2)
+    p_values: Floats = 2 * stdtr(2 * WEEK - 2, -np.abs(shift) / np.sqrt(variance))
     return p_values
 
 

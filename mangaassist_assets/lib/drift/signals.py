@@ -128,14 +128,14 @@ class Signals:
         return _finding("golden_probes", "model" if fell else "none", "probes answered right", change, -self.limits.probe_fall)
 
     def _labelled_accuracy(self, week: dt.date, reference: list[dt.date]) -> Finding:
-        from scipy.stats import norm
+        from scipy.special import ndtr
 
         value, error, n = _pooled_accuracy(self.accuracy_rows.get(week, []))
         usual, usual_error, usual_n = _pooled_accuracy([row for w in reference for row in self.accuracy_rows.get(w, [])])
         if not n or not usual_n:
             return Finding("labelled_accuracy", "none", "no labels of the control slice to compare")
         spread = math.hypot(error, usual_error)
-        p_value = float(2 * norm.sf(abs(value - usual) / spread)) if spread > 0 else 1.0
+        p_value = float(2 * ndtr(-abs(value - usual) / spread)) if spread > 0 else 1.0
         change = Change(usual, value, value - usual, value - usual - Z95 * spread, value - usual + Z95 * spread, p_value, n)
         fell = usual - value >= self.limits.accuracy_fall and p_value <= self.limits.significance
         return _finding(
