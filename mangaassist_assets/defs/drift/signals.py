@@ -102,7 +102,7 @@ def confidence(house: HouseResource) -> dg.MaterializeResult:
     group_name="drift",
     owners=OWNERS,
     kinds={"python", "parquet"},
-    code_version=version("1", LIMITS, SETTINGS.seed, digest_of(repr(CALENDAR))),
+    code_version=version("2", LIMITS, SETTINGS.seed, digest_of(repr(CALENDAR))),
     automation_condition=when_inputs_change(),
 )
 def embedding_drift(context: dg.AssetExecutionContext, house: HouseResource) -> dg.MaterializeResult:
@@ -127,7 +127,7 @@ def embedding_drift(context: dg.AssetExecutionContext, house: HouseResource) -> 
     group_name="drift",
     owners=OWNERS,
     kinds={"python", "parquet"},
-    code_version=version("1", LIMITS, digest_of(repr(CALENDAR))),
+    code_version=version("2", LIMITS, digest_of(repr(CALENDAR))),
     automation_condition=when_inputs_change(),
 )
 def drift_triage(house: HouseResource) -> dg.MaterializeResult:
