@@ -5,8 +5,12 @@ import dagster as dg
 AC = dg.AutomationCondition
 
 
-def when_inputs_change() -> dg.AutomationCondition:
+def when_inputs_change(*, at_rest: bool = True) -> dg.AutomationCondition:
     """Rebuild once an input's content, the asset's own code, or its settings have changed.
+
+    Args:
+        at_rest: wait until no input is being built. False is for what reads all days of traffic: while the service answers, some day is
+            being read at most moments, and at every moment that is looked at where both come in the same rhythm.
 
     The clauses, and why each is as it is:
 
@@ -34,7 +38,9 @@ def when_inputs_change() -> dg.AutomationCondition:
     handled = (~reason & (AC.newly_requested() | AC.newly_updated())).with_label("handled")
     owed = reason.since(handled).with_label("owed")
 
-    idle = ~AC.in_progress() & ~AC.any_deps_in_progress()
+    idle = ~AC.in_progress()
+    if at_rest:
+        idle &= ~AC.any_deps_in_progress()
     inputs_ready = ~AC.any_deps_missing() & AC.all_deps_blocking_checks_passed()
     return (owed & idle & inputs_ready).with_label("when_inputs_change")
 
@@ -42,8 +48,7 @@ def when_inputs_change() -> dg.AutomationCondition:
 def every_week() -> dg.AutomationCondition:
     """Rebuild early on Monday, UTC: for what reads every day's traffic and would otherwise retrain a model each day."""
     due = AC.cron_tick_passed("0 4 * * 1").since(AC.newly_requested() | AC.newly_updated())
-    idle = ~AC.in_progress() & ~AC.any_deps_in_progress()
-    return (due & idle & ~AC.any_deps_missing()).with_label("every_week")
+    return (due & ~AC.in_progress() & ~AC.any_deps_missing()).with_label("every_week")
 
 
 automation_sensor = dg.AutomationConditionSensorDefinition(

@@ -137,6 +137,31 @@ def test_what_a_person_already_rebuilt_is_not_rebuilt_again(graph):
     assert "model" not in graph.ticks(4)
 
 
+@pytest.mark.parametrize(("at_rest", "asked"), [(True, False), (False, True)])
+def test_what_reads_every_day_does_not_wait_until_none_is_being_read(at_rest, asked):
+    days = dg.DynamicPartitionsDefinition(name="days")
+
+    @dg.asset(partitions_def=days)
+    def counts(context):
+        return dg.MaterializeResult(data_version=dg.DataVersion(context.run.tags.get("content", "a")))
+
+    @dg.asset(deps=[counts], automation_condition=when_inputs_change(at_rest=at_rest))
+    def traffic(): ...
+
+    definitions, everything = dg.Definitions(assets=[counts, traffic]), dg.AssetSelection.all()
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection={counts.key})
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("days", ["monday"])
+        dg.materialize([counts], instance=instance, partition_key="monday")
+        dg.materialize([counts, traffic], instance=instance, selection=[traffic])
+        tick = dg.evaluate_automation_conditions(defs=definitions, instance=instance, asset_selection=everything)
+        dg.materialize([counts], instance=instance, partition_key="monday", tags={"content": "b"})
+        run = instance.create_run_for_job(job, asset_selection=frozenset({counts.key}), tags={"dagster/partition": "monday"})
+        instance.handle_run_event(run.run_id, dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, job.name))
+        tick = dg.evaluate_automation_conditions(defs=definitions, instance=instance, cursor=tick.cursor, asset_selection=everything)
+        assert bool(tick.get_num_requested(traffic.key)) is asked
+
+
 def test_what_reads_all_traffic_is_rebuilt_once_a_week_whatever_happens_above_it():
     @dg.asset
     def interactions(): ...

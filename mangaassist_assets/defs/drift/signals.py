@@ -35,7 +35,7 @@ ACCURACY, ROLLOUT = "messages/production_accuracy", "release/rollout"
     owners=OWNERS,
     kinds={"python", "parquet"},
     code_version="1",
-    automation_condition=when_inputs_change(),
+    automation_condition=when_inputs_change(at_rest=False),
 )
 def traffic(context: dg.AssetExecutionContext, house: HouseResource) -> dg.MaterializeResult:
     """One row per day and kind of answer, of all days; days that have not changed are kept, not read again."""
@@ -103,7 +103,7 @@ def confidence(house: HouseResource) -> dg.MaterializeResult:
     owners=OWNERS,
     kinds={"python", "parquet"},
     code_version=version("2", LIMITS, SETTINGS.seed, digest_of(repr(CALENDAR))),
-    automation_condition=when_inputs_change(),
+    automation_condition=when_inputs_change(at_rest=False),
 )
 def embedding_drift(context: dg.AssetExecutionContext, house: HouseResource) -> dg.MaterializeResult:
     """One row per month: how far its messages lie from those of the month before, in nats."""
