@@ -33,6 +33,8 @@ FAST = {
     "MANGAASSIST_RELEASE__CANARY_HOURS": "0.01",
     "MANGAASSIST_RELEASE__CANARY_SESSIONS": "100",
     "MANGAASSIST_RELEASE__CANARY_SHARE": "0.5",
+    "MANGAASSIST_RELEASE__ESCALATION": "0.15",  # margins as compressed as the clock: minutes have too few sessions for points
+    "MANGAASSIST_RELEASE__THUMBS_UP": "0.15",
     "MANGAASSIST_INGESTION__EVERY_S": "30",
     "MANGAASSIST_SERVICE__JOURNAL": "{ seal_s = 5.0 }",
 }
