@@ -49,7 +49,7 @@ def rehearse(args: argparse.Namespace) -> int:
     settings = current()
     house = House(settings.home)
     graph, log = definitions(), ReleaseLog(house.home / "releases")
-    queue, pool = Queue(house.home / FOLDER, settings.labelling), read_pool(house, settings.messages.lexica)
+    queue = Queue(house.home / FOLDER, settings.labelling)
     right, answers = np.zeros(WEEKS), np.zeros(WEEKS)
 
     with runs.only_run(settings.home), runs.open_instance(settings.home) as instance:
@@ -89,6 +89,7 @@ def rehearse(args: argparse.Namespace) -> int:
         begins = dt.datetime.combine(START, dt.time(), dt.UTC)
         turn(begins)
         make_champion(begins)
+        pool = read_pool(house, settings.messages.lexica)
         simulate(
             house, pool, scenario_named(args.scenario), days=WEEKS * 7, per_day=args.per_day, seed=args.seed, start=START,
             after_day=after_day,
