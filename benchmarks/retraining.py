@@ -67,7 +67,8 @@ def rehearse(args: argparse.Namespace) -> int:
             if release not in state.releases:
                 log.transition(state.version, release, Stage.CANDIDATE, by="benchmark", at=now, verdict=None, reason="trained")
                 log.transition(log.state().version, release, Stage.HELD, by="benchmark", at=now, verdict=None, reason="not asked")
-            log.approve(release, by="benchmark", at=now, why="what labels give is the question")
+            while log.state().champion != release:  # a step each: shadow, canary, champion
+                log.approve(release, by="benchmark", at=now, why="what labels give is the question")
 
         def label(now: dt.datetime, turn_after: bool = True) -> int:
             entered = label_queue_items(queue, pool.true_intents, at=now, seed=args.seed)
