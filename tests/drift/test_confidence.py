@@ -15,15 +15,15 @@ MONDAY = dt.date(2026, 3, 2)
 NO_LABELS = pa.schema([("week", pa.date32()), ("n", pa.int64()), ("expected_calibration_error", pa.float64())]).empty_table()
 
 
-def traffic(mean_of, days, *, n=5000, between=0.003, seed=0):
+def traffic(mean_of, days, *, n=5000, between=0.003, seed=0, model_of=lambda _: "a"):
     """Counts of days whose mean confidence is `mean_of(number)`, moved at random by `between` a day."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(days):
         found = np.clip(rng.normal(mean_of(number) + between * rng.normal(), 0.15, n), 0, 1.2)
         for half in np.split(found, [n // 2]):  # two rows a day, as several intents give
-            rows.append((MONDAY + dt.timedelta(number), "faq", len(half), half.sum(), (half**2).sum()))
-    names = ("day", "intent", "n", "confidence_sum", "confidence_square_sum")
+            rows.append((MONDAY + dt.timedelta(number), "faq", model_of(number), len(half), half.sum(), (half**2).sum()))
+    names = ("day", "intent", "model_digest", "n", "confidence_sum", "confidence_square_sum")
     return pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)})
 
 
@@ -84,6 +84,7 @@ def test_requests_that_failed_do_not_lower_the_mean():
         {
             "day": good["day"],
             "intent": pa.nulls(6, pa.string()),
+            "model_digest": good["model_digest"],
             "n": good["n"],
             "confidence_sum": [0.0] * 6,
             "confidence_square_sum": [0.0] * 6,
@@ -123,3 +124,19 @@ def test_the_error_of_a_calibrated_model_stays_below_the_chance_bound_on_average
         sure = rng.uniform(0, 1, n)
         errors.append(expected_calibration_error(sure, rng.random(n) < sure))
     assert 0.5 * chance_calibration_error(n) < np.mean(errors) < chance_calibration_error(n)
+
+
+def test_a_fall_is_seen_though_a_model_that_was_less_sure_answered_shortly_before():
+    def mean_of(day):
+        return 0.80 if day < 30 else 0.95 if day < 42 else 0.91
+
+    def model_of(day):
+        return "old" if day < 30 else "new"
+
+    found = confidence_by_day(traffic(mean_of, 50, model_of=model_of), NO_LABELS, LIMITS)
+    assert alarms(found)[0] == 42
+    assert "fewer than 7 days" in found.to_pylist()[33]["reason"]
+
+
+def test_a_less_sure_model_is_not_a_fall():
+    assert not alarms(confidence_by_day(traffic(lambda d: 0.95 if d < 30 else 0.87, 60, model_of=lambda d: str(d < 30)), NO_LABELS, LIMITS))

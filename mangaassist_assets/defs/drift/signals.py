@@ -77,7 +77,7 @@ def intent_share(house: HouseResource) -> dg.MaterializeResult:
     group_name="drift",
     owners=OWNERS,
     kinds={"python", "parquet"},
-    code_version=version("1", LIMITS),
+    code_version=version("2", LIMITS),
     automation_condition=when_inputs_change(),
 )
 def confidence(house: HouseResource) -> dg.MaterializeResult:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mangaassist_assets.lib.drift.daily import WEEK, ByDay, by_day, monday
+from mangaassist_assets.lib.drift.daily import WEEK, ByDay, by_day, mains, monday
 from mangaassist_assets.lib.drift.limits import DriftLimits
 from mangaassist_assets.lib.statistics import Z95
 
@@ -39,23 +39,26 @@ def confidence_by_day(traffic: pa.Table, production_accuracy: pa.Table, limits: 
     """One row per day with messages, columns CONFIDENCE.
 
     Args:
-        traffic: columns day, intent, n, confidence_sum, confidence_square_sum; requests that failed have no intent and do not count.
+        traffic: columns day, intent, model_digest, n, confidence_sum, confidence_square_sum; requests that failed have no intent and
+            do not count.
         production_accuracy: columns week, n, expected_calibration_error, from labels of the control slice; may be empty.
         limits: `mean_confidence`, `confidence_fall`, `calibration_error`, `daily_significance`, `baseline_days`.
 
-    The interval counts messages and the variation between days. A day alarms where its mean is surely below that of the days before it,
-    and either fell by `confidence_fall`, or by half of it across the floor. Days that alarm enter the baseline only when fewer than a
-    week of others is left in it, and then replace these: a lasting change alarms for about three weeks and is the level from then on.
+    The interval counts messages and the variation between days. A day alarms where its mean is surely below that of the days before it
+    that the same model answered, and either fell by `confidence_fall`, or by half of it across the floor. Days that alarm enter the
+    baseline only when fewer than a week of others is left in it, and then replace these: a lasting change alarms for about three weeks
+    and is the level from then on.
     Calibration is judged once a week, on the first day's row: an error above the limit, beyond what so few labels give by chance, and
     not so in the weeks before.
     """
-    days = by_day(traffic.filter(pc.is_valid(traffic["intent"])), ("confidence_sum", "confidence_square_sum"))
+    answered = traffic.filter(pc.is_valid(traffic["intent"]))
+    days, models = by_day(answered, ("confidence_sum", "confidence_square_sum")), dict(mains(answered, "model_digest"))
     known = np.flatnonzero(days.n > 0)
     calibration = _calibration(production_accuracy)
     quiet: set[int] = set()  # rows that the baseline is made of
     rows = []
     for row in known:
-        baseline = _baseline(days, quiet, int(row), limits)
+        baseline = _baseline(days, models, quiet, int(row), limits)
         entry, alerting, reason = _judged(days, int(row), baseline, limits)
         if not alerting:
             quiet.add(int(row))
@@ -70,9 +73,10 @@ def confidence_by_day(traffic: pa.Table, production_accuracy: pa.Table, limits: 
     return pa.Table.from_pylist(rows, CONFIDENCE)
 
 
-def _baseline(days: ByDay, quiet: set[int], row: int, limits: DriftLimits) -> list[int]:
-    """Rows of the `baseline_days` days before that did not alarm; where fewer than a week is left, those that did are the level now."""
-    window = [r for r in range(max(0, row - limits.baseline_days), row) if days.n[r] > 0]
+def _baseline(days: ByDay, models: dict[dt.date, str], quiet: set[int], row: int, limits: DriftLimits) -> list[int]:
+    """Rows of the `baseline_days` days before, of the same model, that did not alarm; where less than a week is left, those that did."""
+    same = [r for r in range(max(0, row - limits.baseline_days), row) if models.get(days.days[r]) == models.get(days.days[row])]
+    window = [r for r in same if days.n[r] > 0]
     held = [r for r in window if r in quiet]
     alarmed = [r for r in window if r not in quiet]
     if len(held) < LEAST_BASELINE <= len(alarmed):
