@@ -110,17 +110,24 @@ def fail_abandoned_runs(instance: dg.DagsterInstance) -> int:
 # ── what is needed ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def needed(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[Target]:
+def needed(definitions: dg.Definitions, instance: dg.DagsterInstance, among: Iterable[str] | None = None) -> list[Target]:
     """Targets that are missing, unproven, or stale because their code, their settings or an input's data version changed.
+
+    Args:
+        definitions: the graph.
+        instance: where its runs are recorded.
+        among: assets to look at, where the others are known; None looks at all. Each partition costs some 15 ms.
 
     Unproven is what a blocking check has refused, or has not yet looked at. Staleness is Dagster's own idea of it, the one that its UI
     shows. It is asked here and nowhere else: the resolver is not part of Dagster's public interface.
     """
     graph = definitions.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    stale = []
+    stale, wanted = [], None if among is None else set(among)
     with partition_loading_context(dynamic_partitions_store=instance):
         for key in graph.executable_asset_keys:
+            if wanted is not None and key.to_user_string() not in wanted:
+                continue
             partitions = graph.get(key).partitions_def
             names: Sequence[str | None] = partitions.get_partition_keys() if partitions else [None]
             owed = partitions is None and not (_is_proven(graph, instance, key) and _has_read_all_days(graph, instance, key))
@@ -236,8 +243,11 @@ def bring_up_to_date(definitions: dg.Definitions, instance: dg.DagsterInstance, 
         clock: the simulated time that assets are told; None tells them when their run was created.
     """
     tried: set[Target] = set()
+    open_: set[str] | None = None  # assets that are not known to be up to date; None: nothing is known
     while True:
-        wave = next_wave(definitions, instance, [target for target in needed(definitions, instance) if target not in tried])
+        found = needed(definitions, instance, open_)
+        wave = next_wave(definitions, instance, [target for target in found if target not in tried])
+        open_ = {target.asset for target in found} | _below(definitions, (target.asset for targets in wave for target in targets))
         failed = False
         for targets in wave:
             tried |= set(targets)
@@ -246,6 +256,19 @@ def bring_up_to_date(definitions: dg.Definitions, instance: dg.DagsterInstance, 
                 yield event
         if failed or not wave:
             return
+
+
+def _below(definitions: dg.Definitions, names: Iterable[str]) -> set[str]:
+    """Assets, and all that is made from them directly or not: what a run of them may have changed, or made stale."""
+    graph = definitions.resolve_asset_graph()
+    waiting = list(_with_siblings(definitions, (dg.AssetKey.from_user_string(name) for name in names)))
+    found: set[dg.AssetKey] = set()
+    while waiting:
+        key = waiting.pop()
+        if key not in found:
+            found.add(key)
+            waiting += graph.get(key).child_keys
+    return {key.to_user_string() for key in found}
 
 
 def execute(
