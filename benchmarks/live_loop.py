@@ -91,7 +91,7 @@ async def live(args: argparse.Namespace) -> int:
     from mangaassist_assets.simulation.people import label_queue_items
     from mangaassist_assets.simulation.pool import read_pool
 
-    began, rng, home = time.monotonic(), random.Random(args.seed), args.home.resolve()
+    rng, home = random.Random(args.seed), args.home.resolve()
     house, releases = House(home), home / "releases"
     settling_s = seconds_of(bring_up_to_date(home, FAST))
     began = time.monotonic()

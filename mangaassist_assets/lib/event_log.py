@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mangaassist_assets.lib.artifacts import beside_of, sync_folder
+from mangaassist_assets.lib.artifacts import beside_of, sync_folder, write_flushed
 from mangaassist_assets.lib.errors import DamagedArtifact, Unavailable
 
 _NAME = re.compile(r"\d{6,}\.json")
@@ -39,10 +39,7 @@ def append(folder: Path, number: int, content: bytes) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     beside = beside_of(path)
     try:
-        with beside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_flushed(beside, content)
         os.link(beside, path)  # the swap: it fails where the number is taken
     except FileExistsError:
         return False

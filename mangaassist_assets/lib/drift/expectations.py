@@ -119,7 +119,7 @@ class DailyChecks:
         days, self._waiting = self._waiting, []
         together = [day for day in days if day.interactions.num_rows and not day.quarantined]
         if len(together) > 1 and _hold_together(together):
-            days = [day for day in days if day not in together]
+            days = [day for day in days if day.quarantined or not day.interactions.num_rows]
         for day in days:
             for result in check_day(day):
                 if not result.passed:
