@@ -138,8 +138,8 @@ def rehearse(definitions: dg.Definitions, instance: dg.DagsterInstance, settings
 
 
 def _open_shop(house: House, log: ReleaseLog, now: dt.datetime) -> None:
-    """The small model serves first, because somebody decides so: the gates are not asked."""
-    bundle = cascade_around(house, SMALL)
+    """The small model serves first, because somebody decides so: the gates are not asked. It is as fast as a student would be."""
+    bundle = cascade_around(house, SMALL, with_student=False)
     version = log.state().version
     for stage, reason in ((Stage.CANDIDATE, "the small model, for the shop to open with"), (Stage.HELD, "no gate was asked")):
         version = log.transition(version, bundle.digest, stage, by=BY, at=now, verdict=None, reason=reason).version

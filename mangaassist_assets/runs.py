@@ -15,13 +15,22 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    INPUT_DATA_VERSION_TAG_PREFIX,
+    CachingStaleStatusResolver,
+    StaleStatus,
+    extract_data_version_from_entry,
+)
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.api import execute_run_iterator
-from dagster._core.loader import LoadingContextForTest
+from dagster._core.loader import LoadingContext, LoadingContextForTest
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.event_log.base import AssetRecord
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 
 from mangaassist_assets.lib.artifacts import write_atomic
@@ -122,7 +131,9 @@ def needed(definitions: dg.Definitions, instance: dg.DagsterInstance, among: Ite
     shows. It is asked here and nowhere else: the resolver is not part of Dagster's public interface.
     """
     graph = definitions.resolve_asset_graph()
-    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    loaded = LoadingContextForTest(instance)
+    resolver = CachingStaleStatusResolver(instance, graph, loaded)
+    AssetRecord.prepare(loaded, graph.get_all_asset_keys())  # one query for all of them, instead of one each
     stale, wanted = [], None if among is None else set(among)
     with partition_loading_context(dynamic_partitions_store=instance):
         for key in graph.executable_asset_keys:
@@ -130,24 +141,30 @@ def needed(definitions: dg.Definitions, instance: dg.DagsterInstance, among: Ite
                 continue
             partitions = graph.get(key).partitions_def
             names: Sequence[str | None] = partitions.get_partition_keys() if partitions else [None]
-            owed = partitions is None and not (_is_proven(graph, instance, key) and _has_read_all_days(graph, instance, key))
-            unread = _unread_days(graph, instance, key)
+            owed = partitions is None and not (_is_proven(graph, loaded, key) and _has_read_all_days(graph, loaded, key))
+            days = _stale_days(graph, loaded, key)
             stale += [
                 Target(key.to_user_string(), name)
                 for name in names
-                if owed or name in unread or resolver.get_status(key, name) != StaleStatus.FRESH
+                if owed or (resolver.get_status(key, name) != StaleStatus.FRESH if days is None else name in days)
             ]
     order = {key.to_user_string(): rank for rank, key in enumerate(graph.toposorted_asset_keys)}
     return sorted(stale, key=lambda target: order[target.asset])
 
 
-def _is_proven(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
+def _latest(loaded: LoadingContext, key: dg.AssetKey) -> EventLogEntry | None:
+    """The latest materialisation of an asset, whichever partition."""
+    record = AssetRecord.blocking_get(loaded, key)
+    return record.asset_entry.last_materialization if record else None
+
+
+def _is_proven(graph: BaseAssetGraph, loaded: LoadingContext, key: dg.AssetKey) -> bool:
     """Whether every blocking check of an asset has passed on its latest materialisation."""
     blocking = [check for check in graph.get_check_keys_for_assets({key}) if graph.get(check).blocking]
     if not blocking:
         return True
-    event = instance.get_latest_materialization_event(key)
-    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(blocking)
+    event = _latest(loaded, key)
+    records = loaded.instance.event_log_storage.get_latest_asset_check_execution_by_key(blocking)
     for check in blocking:
         record = records.get(check)
         if not event or not record or record.status != AssetCheckExecutionRecordStatus.SUCCEEDED:
@@ -159,25 +176,42 @@ def _is_proven(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.Asse
     return True
 
 
-def _unread_days(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str]:
-    """Partitions older than the same one upstream: a run over a range does not record what each of its partitions was made from."""
-    node, log, made = graph.get(key), instance.event_log_storage, dg.DagsterEventType.ASSET_MATERIALIZATION
-    if node.backfill_policy != dg.BackfillPolicy.single_run():
-        return set()
-    own, found = log.get_latest_storage_id_by_partition(key, made), set[str]()
-    for parent in node.parent_keys:
-        if graph.get(parent).partitions_def == node.partitions_def:
-            seen = log.get_latest_storage_id_by_partition(parent, made)
-            found |= {name for name, at in seen.items() if at > own.get(name, 0)}
-    return found
+def _stale_days(graph: BaseAssetGraph, loaded: LoadingContext, key: dg.AssetKey) -> set[str] | None:
+    """The stale partitions of what reads a range of days in one run, each from the same day upstream; None for every other asset.
+
+    Asked for all days at once, where the resolver asks several times a day. A day is stale where it is missing, older than the same day
+    upstream (a run over a range does not record what each of its days was made from), or made by other code or from another version of
+    what has no days.
+    """
+    node, log, made = graph.get(key), loaded.instance.event_log_storage, dg.DagsterEventType.ASSET_MATERIALIZATION
+    daily = [parent for parent in node.parent_keys if graph.get(parent).is_partitioned]
+    apart = any(graph.get(parent).partitions_def != node.partitions_def for parent in daily)
+    if node.partitions_def is None or node.backfill_policy != dg.BackfillPolicy.single_run() or apart:
+        return None
+    own = log.get_latest_storage_id_by_partition(key, made)
+    upstream = [log.get_latest_storage_id_by_partition(parent, made) for parent in daily]
+    current = {CODE_VERSION_TAG: node.code_version} if node.code_version else {}
+    for parent in node.parent_keys - set(daily):
+        latest = _latest(loaded, parent)
+        version = (extract_data_version_from_entry(latest) if latest else None) or DEFAULT_DATA_VERSION
+        current[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{parent.to_user_string()}"] = version.value
+    fresh: set[str | None] = set()
+    ids = sorted(own.values())
+    for some in (ids[i : i + 500] for i in range(0, len(ids), 500)):
+        for record in loaded.instance.fetch_materializations(dg.AssetRecordsFilter(key, storage_ids=some), limit=len(some)).records:
+            tags = record.event_log_entry.tags or {}
+            if all(tags.get(name) == version for name, version in current.items()):
+                fresh.add(record.partition_key)
+    days = node.partitions_def.get_partition_keys()
+    return {day for day in days if day not in fresh or any(seen.get(day, 0) > own[day] for seen in upstream)}
 
 
-def _has_read_all_days(graph: BaseAssetGraph, instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:
+def _has_read_all_days(graph: BaseAssetGraph, loaded: LoadingContext, key: dg.AssetKey) -> bool:
     """Whether an asset is newer than the days and weeks that it reads, of which neither a range's run nor the resolver keeps account."""
-    own = instance.get_latest_materialization_event(key)
+    own = _latest(loaded, key)
     for parent in graph.get(key).parent_keys:
         if isinstance(graph.get(parent).partitions_def, dg.DynamicPartitionsDefinition):
-            latest = instance.get_latest_materialization_event(parent)
+            latest = _latest(loaded, parent)
             if latest and (own is None or latest.timestamp > own.timestamp):
                 return False
     return True

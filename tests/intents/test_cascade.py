@@ -68,6 +68,14 @@ def test_assembling_twice_gives_the_same_digest(built, parts, tmp_path):
     assert House(tmp_path).write_bundle(KIND, again.files, again.facts).digest == built.digest
 
 
+def test_without_a_student_the_classifier_answers_what_the_rules_leave_open(house, parts, messages):
+    assembled = assemble(*parts, with_student=False)
+    alone = Cascade.load(house.write_bundle(KIND, assembled.files, assembled.facts))
+    assert alone.student is None and not any(name.startswith("student/") for name in assembled.files)
+    assert Counter(prediction.route for prediction in alone.classify(messages)).keys() == {"rules", "classifier"}
+    assert alone.thresholds["share_rules"] + alone.thresholds["share_classifier"] == 1
+
+
 def test_each_part_answers_what_it_should(cascade, messages):
     by_route = Counter(prediction.route for prediction in cascade.classify(messages))
     assert set(by_route) == {"rules", "student", "classifier"}

@@ -13,7 +13,15 @@ from mangaassist_assets.lib.artifacts import House
 from mangaassist_assets.lib.errors import DamagedArtifact, Unavailable
 from mangaassist_assets.lib.intents.encoder import EMBEDDED_ENCODER
 from mangaassist_assets.lib.retrieval import encoders
-from mangaassist_assets.lib.retrieval.encoders import EncoderSettings, GraphEncoder, load_encoder, open_encoder, unit_rows, write_encoder
+from mangaassist_assets.lib.retrieval.encoders import (
+    EncoderSettings,
+    GraphEncoder,
+    RememberingEncoder,
+    load_encoder,
+    open_encoder,
+    unit_rows,
+    write_encoder,
+)
 from mangaassist_assets.lib.retrieval.sentence_model import model_folder, read_sentence_model
 from mangaassist_assets.lib.retrieval.space import SpaceMismatch
 
@@ -85,6 +93,22 @@ def test_a_vector_does_not_depend_on_the_texts_beside_it_or_on_threads(tmp_path)
     alone, together = load_encoder(str(folder), ONE_THREAD), load_encoder(str(folder), EncoderSettings(threads=2))
     assert b"".join(alone.encode([text]).tobytes() for text in TEXTS) == together.encode(TEXTS).tobytes()
     assert alone.encode([]).shape == (0, 16)
+
+
+def test_an_encoder_that_remembers_asks_for_new_texts_only_and_gives_the_same_vectors():
+    class Counting:
+        space, asked = None, []
+
+        def encode(self, texts, *, queries=False):
+            self.asked.append(list(texts))
+            return np.array([[len(text), text == "b", queries] for text in texts], np.float32).reshape(-1, 3)
+
+    plain, counting = Counting(), Counting()
+    plain.asked, remembering = [], RememberingEncoder(counting, most=3)
+    steps = [(["a", "b", "a"], True), (["b", "cc"], True), (["a"], False), (["dd", "b"], True), (["a", "b"], True), ([], True)]
+    for texts, queries in steps:
+        np.testing.assert_array_equal(remembering.encode(texts, queries=queries), plain.encode(texts, queries=queries))
+    assert counting.asked == [["a", "b"], ["cc"], ["a"], ["dd"], ["a"], []]
 
 
 def test_the_space_tells_weights_pooling_prompts_and_length_apart_but_not_the_folder(tmp_path):

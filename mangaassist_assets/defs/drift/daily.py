@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 
 from mangaassist_assets.automation import when_inputs_change
@@ -112,7 +111,6 @@ def day_of_traffic(context: dg.AssetExecutionContext, house: HouseResource) -> I
     store = house.open()
     labels = probe_labels(store)
     space, encoder = space_of(store)
-    vectors: dict[str, np.ndarray] = {}
     made = {name: Summary(schema.empty_table()) for name, schema in zip(OUTPUTS, (INTERACTIONS, COUNTS, MOMENTS), strict=True)}
     checks = DailyChecks()
     for key in context.partition_keys:
@@ -121,10 +119,7 @@ def day_of_traffic(context: dg.AssetExecutionContext, house: HouseResource) -> I
         checks.add(Day(day, found.table, found.quarantined.num_rows, found.retrievals.num_rows))
         counts, figures = count_day(found.table, day, probe_labels=labels, ingested=found.counts)
         texts, confidence = messages_to_embed(found.table, day, SETTINGS.embedded_per_day)
-        new = [text for text in texts if text not in vectors]
-        vectors |= dict(zip(new, encoder.encode(new, queries=True), strict=True))
-        placed = np.stack([vectors[text] for text in texts]) if texts else np.empty((0, encoder.space.dimension), np.float32)
-        moments = day_moments(space, placed, confidence, day)
+        moments = day_moments(space, encoder.encode(texts, queries=True), confidence, day)
         for name, parts in (
             ("interactions", {"data": found.table, "quarantined": found.quarantined, "retrievals": found.retrievals}),
             ("interaction_counts", {"data": counts, "day": figures}),

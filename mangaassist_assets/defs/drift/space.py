@@ -1,5 +1,7 @@
 """The frame in which the messages of all days are compared."""
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -7,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mangaassist_assets.automation import when_inputs_change
-from mangaassist_assets.lib.artifacts import House, digest_of
+from mangaassist_assets.lib.artifacts import House, digest_of, open_bundle
 from mangaassist_assets.lib.drift.ingestion import chosen
 from mangaassist_assets.lib.drift.moments import DriftSpace, fit_space
 from mangaassist_assets.lib.errors import DamagedArtifact, MissingEvidence
 from mangaassist_assets.lib.intents.encoder import EMBEDDED_ENCODER
-from mangaassist_assets.lib.retrieval.encoders import TextEncoder, open_encoder, write_encoder
+from mangaassist_assets.lib.retrieval.encoders import RememberingEncoder, TextEncoder, open_encoder, write_encoder
 from mangaassist_assets.reporting import materialised
 from mangaassist_assets.resources import HouseResource
 from mangaassist_assets.settings import current, version
@@ -29,6 +31,7 @@ SCHEMA = pa.schema(
         ("dimension", pa.int64()),
     ]
 )
+REMEMBERED = 20_000  # texts: 30 MB of vectors
 PROBES = pa.schema([("text", pa.string()), ("intent", pa.string())])
 
 
@@ -79,10 +82,15 @@ def _kept(store: House, made_from: str) -> dict[str, Any] | None:
 
 
 def space_of(store: House) -> tuple[DriftSpace, TextEncoder]:
-    """The current space and the encoder whose vectors it takes."""
+    """The current space and the encoder whose vectors it takes, which remembers some from run to run of one process."""
     row = store.read_table(TABLE).to_pylist()[0]
     space = DriftSpace.from_bytes(store.bundle(row["bundle_digest"], KIND).file(FILE).read_bytes())
-    return space, open_encoder(store.bundle(row["encoder_bundle"]), ENCODING)
+    return space, _encoder(store.bundle(row["encoder_bundle"]).path)
+
+
+@functools.lru_cache(maxsize=1)
+def _encoder(path: Path) -> TextEncoder:
+    return RememberingEncoder(open_encoder(open_bundle(path), ENCODING), REMEMBERED)
 
 
 def probe_labels(store: House) -> dict[str, str]:

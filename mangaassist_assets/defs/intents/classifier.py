@@ -38,8 +38,8 @@ def intent_classifier(house: HouseResource) -> dg.MaterializeResult:
     return materialised(bundle.digest, table, figures=cascade.thresholds | {"size_mb": bundle.size_bytes / 1e6, "candidate": chosen})
 
 
-def cascade_around(store: House, candidate: str) -> Bundle:
-    """The bundle of the cascade whose classifier is that candidate."""
+def cascade_around(store: House, candidate: str, *, with_student: bool = True) -> Bundle:
+    """The bundle of the cascade whose classifier is that candidate, behind rules and, if wanted, a student that it teaches."""
     bundles = {
         name: store.bundle(store.read_table(candidates.TABLE, partition=name)["bundle_digest"][0].as_py(), "intent_candidate")
         for name in ("rules", candidate)
@@ -56,6 +56,7 @@ def cascade_around(store: House, candidate: str) -> Bundle:
         unlabelled,
         SETTINGS.training,
         accuracy_loss=SETTINGS.accuracy_loss,
+        with_student=with_student,
     )
     return store.write_bundle(KIND, built.files, built.facts)
 

@@ -16,10 +16,11 @@ from mangaassist_assets.lib.intents.candidates import CandidateSettings, Labelle
 from mangaassist_assets.lib.intents.classifier import LearntClassifier, load_classifier, tensors_to_bytes
 from mangaassist_assets.lib.intents.prediction import Prediction, Route, Scores
 from mangaassist_assets.lib.intents.rules import Rules
-from mangaassist_assets.lib.intents.student import distil
+from mangaassist_assets.lib.intents.student import Student, distil
 
 KIND = "intent_classifier"
 HIDDEN_SECONDS = 0.1
+SILENT = 1.01  # a confidence that no student reaches
 SECOND_LIMITS = (
     0.5,
     0.4,
@@ -39,13 +40,14 @@ class Cascade:
     """A loaded bundle of kind `intent_classifier`.
 
     Attributes:
+        student: None where it is silent or there is none.
         labels: of all parts, in one order.
         digest: of the bundle.
         provider: the execution provider that the classifier really runs on.
     """
 
     def __init__(
-        self, rules: Rules, student: LearntClassifier, classifier: LearntClassifier, thresholds: dict[str, float], digest: str
+        self, rules: Rules, student: LearntClassifier | None, classifier: LearntClassifier, thresholds: dict[str, float], digest: str
     ) -> None:
         self.rules, self.student, self.classifier = rules, student, classifier
         self.labels, self.out_of_scope_label = classifier.labels, classifier.out_of_scope_label
@@ -61,7 +63,7 @@ class Cascade:
         thresholds = json.loads(bundle.file("cascade.json").read_text("utf-8"))
         return cls(
             load_rules(bundle, "rules/"),
-            load_classifier(bundle, "student/"),
+            load_classifier(bundle, "student/") if thresholds["student_confidence"] <= 1 else None,
             load_classifier(bundle, "classifier/", provider=provider, threads=threads),
             thresholds,
             bundle.digest,
@@ -82,7 +84,7 @@ class Cascade:
             rule = self.rules.match(text)
             found.append(Prediction(rule[0], rule[1], None, "rules") if rule else None)
         rest = [i for i, prediction in enumerate(found) if prediction is None]
-        if rest:
+        if rest and self.student:
             scores = self.student.scores([texts[i] for i in rest])
             sure = sure_rows(scores, self.thresholds["student_confidence"], self.thresholds["student_second"])
             if sure.any():
@@ -123,39 +125,48 @@ def assemble(
     settings: CandidateSettings,
     *,
     accuracy_loss: float = 0.002,
+    with_student: bool = True,
 ) -> TrainedCandidate:
     """Builds the cascade around the chosen candidate: files and facts of a bundle of kind `intent_classifier`.
 
     The student is distilled from the candidate's answers to the training messages and to `unlabelled` ones. Its thresholds are
-    the lowest at which, on validation, the cascade stays within `accuracy_loss` of the candidate; see `choose_thresholds`.
+    the lowest at which, on validation, the cascade stays within `accuracy_loss` of the candidate; see `choose_thresholds`. Without one
+    the classifier answers all that the rules leave open: enough where it is as fast itself.
     """
     started = time.perf_counter()
-    teacher = load_classifier(candidate, threads=0)
-    labels = teacher.labels
-    texts = [*train_rows.texts, *unlabelled]
-    taught = teacher.scores(texts)
-    onehot = np.eye(len(labels), dtype=np.float32)[train_rows.primary]
-    primary, presence = taught.primary.copy(), taught.presence.copy()
-    n = len(train_rows.texts)
-    primary[:n] = 0.5 * primary[:n] + 0.5 * onehot  # a label knows what the teacher may have wrong
-    presence[:n] = 0.5 * presence[:n] + 0.5 * train_rows.presence(len(labels))
-    weights = np.concatenate([train_rows.weights, np.full(len(unlabelled), float(train_rows.weights.mean()), np.float32)])
-    student = distil(texts, primary, presence, weights, settings.distillation)
-    fast = calibrate(labels, validation, settings, main=student, linear=None)
     rules = load_rules(rules_candidate)
-    answers = teacher.scores(validation.texts)
-    teacher_second = teacher.presence.second(answers.presence, answers.primary.argmax(1))
-    thresholds = choose_thresholds(rules, fast, answers, teacher_second, validation, accuracy_loss)
     files = {f"classifier/{name}": candidate.file(name).read_bytes() for name in _file_names(candidate)}
     files |= {f"rules/{name}": rules_candidate.file(name).read_bytes() for name in _file_names(rules_candidate)}
-    files |= {
-        "student/student.safetensors": tensors_to_bytes(student.tensors()),
-        "student/classifier.json": fast.settings_json(student=True),
-    }
+    if with_student:
+        teacher = load_classifier(candidate, threads=0)
+        student = _taught(teacher, train_rows, unlabelled, settings)
+        fast = calibrate(teacher.labels, validation, settings, main=student, linear=None)
+        answers = teacher.scores(validation.texts)
+        teacher_second = teacher.presence.second(answers.presence, answers.primary.argmax(1))
+        thresholds = choose_thresholds(rules, fast, answers, teacher_second, validation, accuracy_loss)
+        files |= {
+            "student/student.safetensors": tensors_to_bytes(student.tensors()),
+            "student/classifier.json": fast.settings_json(student=True),
+        }
+    else:
+        open_rows = np.array([rules.match(text) is None for text in validation.texts], np.bool_)
+        thresholds = _as_thresholds(SILENT, 0.0, open_rows, np.zeros(len(open_rows), np.bool_))
     files["cascade.json"] = json.dumps(thresholds, indent=2, sort_keys=True).encode()
     facts: dict[str, Any] = {k: candidate.facts[k] for k in ("candidate", "labels", "out_of_scope_label", "training_data", "encoder")}
     facts |= {"candidate_bundle": candidate.digest, "accuracy_loss": accuracy_loss}
     return TrainedCandidate(files, facts, time.perf_counter() - started)
+
+
+def _taught(teacher: LearntClassifier, train_rows: LabelledTexts, unlabelled: Sequence[str], settings: CandidateSettings) -> Student:
+    texts = [*train_rows.texts, *unlabelled]
+    taught = teacher.scores(texts)
+    onehot = np.eye(len(teacher.labels), dtype=np.float32)[train_rows.primary]
+    primary, presence = taught.primary.copy(), taught.presence.copy()
+    n = len(train_rows.texts)
+    primary[:n] = 0.5 * primary[:n] + 0.5 * onehot  # a label knows what the teacher may have wrong
+    presence[:n] = 0.5 * presence[:n] + 0.5 * train_rows.presence(len(teacher.labels))
+    weights = np.concatenate([train_rows.weights, np.full(len(unlabelled), float(train_rows.weights.mean()), np.float32)])
+    return distil(texts, primary, presence, weights, settings.distillation)
 
 
 def choose_thresholds(
@@ -201,7 +212,7 @@ def choose_thresholds(
         return np.array([hit.sum() / mass, (2 * hit[seen] / total[seen]).mean() if seen.any() else 0.0, both / mass])
 
     least = quality(np.zeros(len(open_rows), np.bool_)) - accuracy_loss
-    chosen, answered, chosen_second = 1.01, 0, 0.0
+    chosen, answered, chosen_second = SILENT, 0, 0.0
     for limit in SECOND_LIMITS:
         for confidence in np.round(np.arange(0.995, 0.3, -0.005), 3):
             sure = sure_rows(scores, float(confidence), limit) & open_rows
@@ -210,11 +221,15 @@ def choose_thresholds(
                 break  # a lower one may be admissible again, by chance alone
             if sure.sum() > answered:
                 chosen, answered, chosen_second = float(confidence), int(sure.sum()), limit
-    sure = sure_rows(scores, chosen, chosen_second) & open_rows
+    return _as_thresholds(chosen, chosen_second, open_rows, sure_rows(scores, chosen, chosen_second) & open_rows)
+
+
+def _as_thresholds(confidence: float, second: float, open_rows: NDArray[np.bool_], sure: NDArray[np.bool_]) -> dict[str, float]:
+    """Thresholds, and the shares of messages that each part answers with them."""
     n = max(1, len(open_rows))
     return {
-        "student_confidence": chosen,
-        "student_second": chosen_second,
+        "student_confidence": confidence,
+        "student_second": second,
         "share_rules": float((~open_rows).sum() / n),
         "share_student": float(sure.sum() / n),
         "share_classifier": float((open_rows & ~sure).sum() / n),

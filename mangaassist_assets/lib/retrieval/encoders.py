@@ -89,6 +89,30 @@ class GraphEncoder:
         return unit_rows(self._session.outputs([prompt + text for text in texts]))
 
 
+class RememberingEncoder:
+    """An encoder that keeps the vectors of the texts it was asked for last: people say the same things day after day.
+
+    Args:
+        encoder: asked for what is not remembered.
+        most: texts that are remembered.
+    """
+
+    def __init__(self, encoder: TextEncoder, most: int) -> None:
+        self._encoder, self._most, self.space = encoder, most, encoder.space
+        self._known: dict[tuple[str, bool], Floats] = {}  # the latest last
+
+    def encode(self, texts: Sequence[str], *, queries: bool = False) -> Floats:
+        keys = [(text, queries) for text in texts]
+        new = [key for key in dict.fromkeys(keys) if key not in self._known]
+        fresh = self._encoder.encode([text for text, _ in new], queries=queries)
+        found = {key: self._known.pop(key) for key in dict.fromkeys(keys) if key in self._known}
+        found |= zip(new, map(np.copy, fresh), strict=True)
+        self._known |= found
+        for key in list(self._known)[: -self._most]:
+            del self._known[key]
+        return np.stack([found[key] for key in keys]) if keys else fresh
+
+
 class LibraryEncoder:
     """A model that only the sentence-transformers library can run: another family, another pooling, further modules.
 
