@@ -133,6 +133,12 @@ def _distinct(forms: list[str]) -> tuple[Ints, list[str]]:
     return first, list(seen)
 
 
+def _each_once(values: Ints) -> Ints:
+    """The distinct values, ascending: as np.unique, whose hash table takes ten times as long as a vectorised sort."""
+    ordered = np.sort(values)
+    return ordered[np.diff(ordered, prepend=ordered[:1] - 1) != 0]
+
+
 # ── sets of grams ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -176,7 +182,7 @@ def _gram_sets(forms: list[str]) -> _Sets:
     _, ids, frequency = np.unique(keys, return_inverse=True, return_counts=True)
     rank = np.empty(len(frequency), np.int64)
     rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
-    members = np.unique(owner * max(len(frequency), 1) + rank[ids])  # by owner, then from the rarest on; each gram once
+    members = _each_once(owner * max(len(frequency), 1) + rank[ids])  # by owner, then from the rarest on; each gram once
     owner, grams = np.divmod(members, max(len(frequency), 1))
     starts = np.searchsorted(owner, np.arange(len(judged) + 1))
 
@@ -217,9 +223,9 @@ def _join(left: _Sets, right: _Sets, threshold: float, *, within: bool) -> tuple
             spare -= np.bitwise_count(probe.bitmaps[word][a] ^ posts.bitmaps[word][b])
             open_ = np.flatnonzero(spare >= 0)
             a, b, spare = a[open_], b[open_], spare[open_]
-        found.append(np.unique(probe.row[a] * len(right) + posts.row[b]))
+        found.append(_each_once(probe.row[a] * len(right) + posts.row[b]))
         low = high
-    coded = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+    coded = _each_once(np.concatenate(found)) if found else np.zeros(0, np.int64)
     i, j = np.divmod(coded, max(len(right), 1))
     overlap = _overlaps(left, right, i, j)
     similarity = overlap / (left.sizes[i] + right.sizes[j] - overlap)
