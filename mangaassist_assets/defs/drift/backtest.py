@@ -38,5 +38,6 @@ def drift_backtest(house: HouseResource) -> dg.MaterializeResult:
     return materialised(
         store.write_table("drift/drift_backtest", table),
         table,
+        show=table.select(["signal", "reason"] if verdict.get("reason") else ["signal", "alarms_per_year", "ci_low", "ci_high", "alarms"]),
         figures={name: verdict.get(name) for name in ("alarms_per_year", "ci_low", "ci_high", "steady_weeks")},
     )
