@@ -288,7 +288,7 @@ def test_a_disk_that_is_full_from_the_start_is_no_reason_not_to_serve(tmp_path, 
 
 def test_what_cannot_be_sealed_stays_and_is_sealed_later(tmp_path, monkeypatch):
     journal = open_journal(tmp_path)
-    append_all(journal, [record(1), record(2)])
+    append_all(journal, [record(1), record(2, day="20261125")])  # of one day alone nothing would have to be copied
     with monkeypatch.context() as patch:
         patch.setattr(segments.os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
         journal.close()
@@ -297,6 +297,15 @@ def test_what_cannot_be_sealed_stays_and_is_sealed_later(tmp_path, monkeypatch):
             recover(tmp_path)
     assert sealed(tmp_path) == {}
     assert recover(tmp_path) == 1
+    assert numbers(tmp_path) + numbers(tmp_path, DAY + dt.timedelta(1)) == [1, 2]
+
+
+def test_what_is_of_one_day_is_sealed_on_a_disk_without_room_for_a_copy(tmp_path, monkeypatch):
+    journal = open_journal(tmp_path)
+    append_all(journal, [record(1), record(2)])
+    monkeypatch.setattr(segments.os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    journal.close()
+    assert journal.problem is None
     assert numbers(tmp_path) == [1, 2]
 
 

@@ -257,7 +257,7 @@ def _allocate(handle: int, size: int) -> None:
 
 
 def _seal(handle: int, end: int, path: Path, folder: Path, *, otherwise: dt.date) -> None:
-    """Copies an open file's lines into a segment for each of their days, and removes the file.
+    """Makes an open file the segment of its day, or copies its lines into a segment for each of their days and removes the file.
 
     Args:
         handle: of the file, locked: nobody else seals it, so that a second try writes the same names again.
@@ -266,6 +266,15 @@ def _seal(handle: int, end: int, path: Path, folder: Path, *, otherwise: dt.date
         folder: of all interactions.
         otherwise: day of lines that name none and follow none that does.
     """
+    only = _only_day(handle, end)
+    if only is not None:
+        os.ftruncate(handle, end)
+        os.fsync(handle)
+        final = _segment(folder, only, path.stem)
+        path.rename(final)
+        sync_folder(final.parent)
+        sync_folder(folder)
+        return
     streams: dict[dt.date, tuple[int, Path, Path]] = {}
     try:
         day, rest, start = otherwise, b"", 0
@@ -292,6 +301,21 @@ def _seal(handle: int, end: int, path: Path, folder: Path, *, otherwise: dt.date
             beside.unlink(missing_ok=True)
 
 
+def _only_day(handle: int, end: int) -> dt.date | None:
+    """The day that every line of an open file names, as nearly always; None where they differ, one names none, or the last is torn."""
+    found, rest, start = None, b"", 0
+    while start < end:
+        block = os.pread(handle, min(BLOCK_BYTES, end - start), start)
+        start += len(block)
+        whole, newline, rest = (rest + block).rpartition(b"\n")
+        lines = whole + newline
+        named = found or _REQUEST_DAY.search(lines)
+        if not block or named is None or lines.count(b'"request_id":"' + named[1] + b"-") != lines.count(b"\n"):
+            return None
+        found = named
+    return _parse_day(found[1].decode()) if found and not rest else None
+
+
 def _write_by_day(lines: bytes, day: dt.date, streams: dict[dt.date, tuple[int, Path, Path]], folder: Path, name: str) -> dt.date:
     """Writes each line to the stream of its day, or of the day before it in the file; returns the last day."""
     first = _REQUEST_DAY.search(lines)
@@ -308,13 +332,19 @@ def _write_by_day(lines: bytes, day: dt.date, streams: dict[dt.date, tuple[int, 
 
 def _write(content: bytes, day: dt.date, streams: dict[dt.date, tuple[int, Path, Path]], folder: Path, name: str) -> None:
     if day not in streams:
-        final = folder / day.isoformat() / f"{name}.jsonl"
-        final.parent.mkdir(parents=True, exist_ok=True)
+        final = _segment(folder, day, name)
         beside = final.with_name(f".{final.name}.tmp")
         streams[day] = (os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), beside, final)
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(streams[day][0], rest) :]
+
+
+def _segment(folder: Path, day: dt.date, name: str) -> Path:
+    """Where a segment goes; its folder is there."""
+    final = folder / day.isoformat() / f"{name}.jsonl"
+    final.parent.mkdir(parents=True, exist_ok=True)
+    return final
 
 
 def recover(folder: Path) -> int:

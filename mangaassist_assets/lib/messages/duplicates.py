@@ -136,7 +136,8 @@ def _distinct(forms: list[str]) -> tuple[Ints, list[str]]:
 def _each_once(values: Ints) -> Ints:
     """The distinct values, ascending: as np.unique, whose hash table takes ten times as long as a vectorised sort."""
     ordered = np.sort(values)
-    return ordered[np.diff(ordered, prepend=ordered[:1] - 1) != 0]
+    distinct: Ints = ordered[np.diff(ordered, prepend=ordered[:1] - 1) != 0]
+    return distinct
 
 
 # ── sets of grams ───────────────────────────────────────────────────────────────────────────────────────────────────
