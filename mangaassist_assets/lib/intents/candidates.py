@@ -5,6 +5,7 @@ cascade the chosen classifier teaches it). The others are BERT-family encoders b
 them. A candidate whose weights cannot be had raises Unavailable, and its asset records it as skipped with that reason.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from mangaassist_assets.lib.intents.classifier import LearntClassifier, TwoHeade
 from mangaassist_assets.lib.intents.encoder import EMBEDDED_ENCODER, FineTuning
 from mangaassist_assets.lib.intents.export import OnnxEncoder, to_int8, to_onnx
 from mangaassist_assets.lib.intents.linear import LinearModel, train_linear
+from mangaassist_assets.lib.intents.order import fit_order
 from mangaassist_assets.lib.intents.prediction import Classifier
 from mangaassist_assets.lib.intents.rules import Rules, measure_rules, read_rules, records_to_json
 from mangaassist_assets.lib.intents.student import Distillation, distil
@@ -186,7 +188,7 @@ def load_rules(bundle: Bundle, prefix: str = "") -> Rules:
 def calibrate(
     labels: Sequence[str], validation: LabelledTexts, settings: CandidateSettings, *, main: TwoHeaded | None, linear: LinearModel | None
 ) -> LearntClassifier:
-    """Fits scales, presence and the out-of-scope shift of given experts on validation."""
+    """Fits scales, presence, the out-of-scope shift and the order of two intents of given experts on validation."""
     out = settings.out_of_scope_label if settings.out_of_scope_label in labels else None
     draft = LearntClassifier(tuple(labels), out, main, linear, (1.0, 1.0), Presence(1.0, 0.0, (0.5,) * len(labels)), 0.0)
     logits, presence = draft.experts(validation.texts)
@@ -196,9 +198,13 @@ def calibrate(
         weighted = np.sum([np.float32(s) * e for s, e in zip(scales, logits, strict=True)], axis=0)
         shift = fit_out_of_scope_shift(weighted, validation.primary, labels.index(out), settings.out_of_scope_false_alarms)
     probabilities = fused(logits, scales, labels.index(out) if out is not None else None, shift)
-    return LearntClassifier(
-        tuple(labels), out, main, linear, tuple(scales), fit_presence(presence, probabilities, validation.second), shift
+    fitted = dataclasses.replace(
+        draft, scales=tuple(scales), presence=fit_presence(presence, probabilities, validation.second), shift=shift
     )
+    rows, first, second, ahead = fitted.leads(validation.texts, fitted.scores(validation.texts))
+    truth = validation.primary[rows]
+    told = (truth == first) | (truth == second)
+    return dataclasses.replace(fitted, order=fit_order(ahead[told], (truth == second)[told]))
 
 
 def _train_rules(

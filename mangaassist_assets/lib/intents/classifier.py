@@ -3,7 +3,7 @@
 A classifier has one or two experts whose logits are weighted and summed (`calibration.fused`): an ONNX encoder, a linear
 model of n-grams, or a student. Files, all below one prefix of a bundle:
 
-    classifier.json          labels, scales, presence, out-of-scope label and shift, token limit
+    classifier.json          labels, scales, presence, order, out-of-scope label and shift, token limit
     encoder.onnx             with tokenizer.json beside it
     linear.safetensors       n-gram hashes, idf, weights
     student.safetensors      n-gram hashes, idf, embeddings, two layers
@@ -21,6 +21,7 @@ from mangaassist_assets.lib.artifacts import Bundle
 from mangaassist_assets.lib.intents.calibration import Presence, fused
 from mangaassist_assets.lib.intents.export import OnnxEncoder
 from mangaassist_assets.lib.intents.linear import LinearModel
+from mangaassist_assets.lib.intents.order import Order, leads
 from mangaassist_assets.lib.intents.prediction import Scores
 from mangaassist_assets.lib.intents.student import Student
 
@@ -45,6 +46,7 @@ class LearntClassifier:
         scales: one factor an expert, `main` first.
         presence: calibration of the presence logits; of the linear logits where there is no `main`.
         shift: added to the out-of-scope logit.
+        order: which of two intents is served first; needs `linear`. None leaves that to the experts.
     """
 
     labels: tuple[str, ...]
@@ -55,6 +57,7 @@ class LearntClassifier:
     presence: Presence
     shift: float
     provider: str = "CPUExecutionProvider"
+    order: Order | None = None
 
     def experts(self, texts: Sequence[str]) -> tuple[list[Floats], Floats]:
         """Primary logits of each expert, and the presence logits."""
@@ -72,7 +75,24 @@ class LearntClassifier:
             return Scores(np.empty((0, len(self.labels)), np.float32), np.empty((0, len(self.labels)), np.float32))
         logits, presence = self.experts(texts)
         column = self.labels.index(self.out_of_scope_label) if self.out_of_scope_label is not None else None
-        return Scores(fused(logits, self.scales, column, self.shift), self.presence.probabilities(presence))
+        found = Scores(fused(logits, self.scales, column, self.shift), self.presence.probabilities(presence))
+        return found if self.order is None else self._in_order(texts, found, self.order)
+
+    def leads(self, texts: Sequence[str], scores: Scores) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Floats]:
+        """The messages that hold two intents: their rows, both intents, and how far the first leads, as `order.leads`."""
+        first = scores.primary.argmax(1)
+        second = self.presence.second(scores.presence, first)
+        rows = np.flatnonzero(second >= 0)
+        if self.linear is None or not len(rows):
+            return rows[:0], first[:0], second[:0], np.empty((0, 4), np.float32)
+        first, second, some = first[rows], second[rows], Scores(scores.primary[rows], scores.presence[rows])
+        return rows, first, second, leads([texts[row] for row in rows.tolist()], some, first, second, self.linear.logits)
+
+    def _in_order(self, texts: Sequence[str], scores: Scores, order: Order) -> Scores:
+        rows, first, second, ahead = self.leads(texts, scores)
+        primary = scores.primary.copy()
+        primary[rows] = order.divide(primary[rows], first, second, ahead)
+        return Scores(primary, scores.presence)
 
     def settings_json(self, **more: Any) -> bytes:
         """The content of classifier.json."""
@@ -82,6 +102,7 @@ class LearntClassifier:
             "scales": [round(s, 6) for s in self.scales],
             "presence": self.presence.to_json(),
             "out_of_scope_shift": self.shift,
+            "order": self.order.to_json() if self.order else None,
         } | more
         return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False).encode()
 
@@ -126,4 +147,5 @@ def load_classifier(bundle: Bundle, prefix: str = "", *, provider: str = "CPUExe
         Presence.from_json(settings["presence"]),
         settings["out_of_scope_shift"],
         provider,
+        Order.from_json(settings["order"]) if settings.get("order") else None,
     )
