@@ -7,7 +7,7 @@ import pytest
 from mangaassist_assets.lib.retrieval import differences, swapping
 from mangaassist_assets.lib.retrieval.adapter import Adapter
 from mangaassist_assets.lib.retrieval.differences import difference, most_changed
-from mangaassist_assets.lib.retrieval.index import blocks_of, exact_neighbours, open_index
+from mangaassist_assets.lib.retrieval.index import blocks_of, build_flat, exact_neighbours, open_index
 from mangaassist_assets.lib.retrieval.pointer import Pointed, Pointer
 from mangaassist_assets.lib.retrieval.rebuild import IndexSettings, rebuild
 from mangaassist_assets.lib.retrieval.segments import ChangeLog, LiveIndex
@@ -254,3 +254,14 @@ def test_as_many_changes_as_fit_into_a_query_are_served_and_not_one_more(shop, m
     assert len(difference(index, shop.log, shop.source)) == 0
     shop.chunks |= {"one-more#0": unit(9, 1)[0]}
     assert difference(index, shop.log, shop.source) is None
+
+
+def test_an_exact_index_and_its_changes_answer_as_one_that_is_built_anew(shop):
+    before = open_index(build_flat(shop.source, None, shop.home))
+    shop.change(1)
+    found = difference(before, shop.log, shop.source)
+    shop.log.append(found.upserted, found.vectors, found.deleted)
+    live, anew = LiveIndex(before, shop.log, None), open_index(build_flat(shop.source, None, shop.home))
+    for served, built in zip(live.find(unit(6, 20), N, SPACE), anew.find(unit(6, 20), N, SPACE), strict=True):
+        assert [chunk_id for chunk_id, _ in served] == [chunk_id for chunk_id, _ in built]
+        assert [score for _, score in served] == pytest.approx([score for _, score in built], abs=1e-6)
