@@ -15,7 +15,7 @@ from mangaassist_assets.lib.retrieval.index import ChunkIndex, VectorSource
 from mangaassist_assets.lib.retrieval.index_files import Fingerprints, Rows, fingerprints
 from mangaassist_assets.lib.retrieval.segments import ChangeLog
 
-MOST_CHANGED = 10_000  # fresh chunks are compared one by one: so many of 384 components take a millisecond and a half of a query's three
+MOST_CHANGED = 10_000  # fresh chunks are compared one by one: so many of 384 components add 1 ms to a query, which may take 3
 MOST_SHARE = 0.05  # of the rows: what is replaced still takes up places among the candidates of a query
 STEP, BLOCK = 500_000, 16_384  # rows whose ids, and whose vectors, are read at once
 
