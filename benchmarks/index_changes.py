@@ -98,7 +98,7 @@ def main() -> int:
     home = args.folder / "changing"
     shutil.rmtree(home, ignore_errors=True)
     source, queries = write_vectors(args.folder, args.n, args.dim), draw(args.queries, args.dim, 10**9)
-    revised, log = Revised(source, args.changed), ChangeLog(home / "changes", source.space)
+    revised, log = Revised(source, args.changed), ChangeLog.of(home, source.space)
     for name, told in (("rebuild", source), ("changes", revised), ("nothing", revised)):
         start = time.perf_counter()
         found = swap_index(told, Adapter.identity(args.dim), queries, home, IndexSettings(), workers=args.workers)

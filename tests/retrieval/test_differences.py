@@ -41,7 +41,7 @@ class Shop:
     def __init__(self, folder):
         self.folder, self.home = folder / "vectors", folder / "indexes"
         self.chunks = {f"c{i:04d}#0": vector for i, vector in enumerate(unit(1, N))}
-        self.pointer, self.log = Pointer(self.home), ChangeLog(self.home / "changes", SPACE)
+        self.pointer, self.log = Pointer(self.home), ChangeLog.of(self.home, SPACE)
 
     @property
     def source(self):
@@ -200,7 +200,7 @@ def test_other_settings_another_encoder_or_a_small_catalogue_mean_a_rebuild(shop
 def test_changes_of_another_encoder_that_a_rollback_leaves_behind_mean_a_rebuild(shop):
     shop.swap()
     other = EmbeddingSpace("other", "1" * 64, "mean", True, D)
-    ChangeLog(shop.home / "changes", other).append(["a"], unit(1, 1))
+    ChangeLog.of(shop.home, other).append(["a"], unit(1, 1))
     assert (shop.swap().strategy, shop.log.last) == ("ivf", 1)
     shop.check()
 

@@ -18,7 +18,8 @@ from mangaassist_assets.lib.retrieval.opensearch_publish import describe_from, p
 from mangaassist_assets.lib.retrieval.pointer import Pointer
 from mangaassist_assets.lib.retrieval.retriever import Retriever, write_retriever
 from mangaassist_assets.lib.retrieval.searching import AdaptedEncoder, ExactSearch
-from mangaassist_assets.lib.retrieval.served import INDEXES, announce, change_log, load_retriever, served_retriever
+from mangaassist_assets.lib.retrieval.segments import ChangeLog
+from mangaassist_assets.lib.retrieval.served import INDEXES, announce, load_retriever, served_retriever
 from mangaassist_assets.lib.retrieval.sources import ShardSource
 from mangaassist_assets.lib.retrieval.splits import of_split
 from mangaassist_assets.lib.retrieval.swapping import RECALL_QUERIES, swap_index
@@ -60,7 +61,7 @@ def chunk_index(context: dg.AssetExecutionContext, house: HouseResource) -> dg.M
     queries = store.read_table(pairs.TABLE, part="queries")
     vectors = pairs.vectors_of_queries(queries)
     source = ShardSource(store.home / "vectors", SETTINGS.shards)
-    log = change_log(store.home, source.space)
+    log = ChangeLog.of(store.home / INDEXES, source.space)
     found = swap_index(source, adapter, vectors, store.home / INDEXES, SETTINGS.index, workers=WORKERS)
     if SETTINGS.opensearch.url:
         with Cluster(SETTINGS.opensearch) as cluster:

@@ -53,6 +53,7 @@ def difference(index: ChunkIndex, log: ChangeLog, source: VectorSource) -> Diffe
 
     Raises:
         DamagedArtifact: a change that is needed is missing or unreadable.
+        SpaceMismatch: one is of another base space.
     """
     since = log.since(int(index.facts.get("changes_upto", 0)))
     room = most_changed(len(index)) - since.entries

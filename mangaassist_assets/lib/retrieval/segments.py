@@ -74,6 +74,11 @@ class ChangeLog:
     def __init__(self, folder: Path, space: EmbeddingSpace) -> None:
         self._folder, self._space = folder, space
 
+    @classmethod
+    def of(cls, home: Path, space: EmbeddingSpace) -> "ChangeLog":
+        """The log beside the indexes of a folder."""
+        return cls(home / "changes", space)
+
     @property
     def last(self) -> int:
         """The number of the latest change, 0 before the first."""
@@ -142,7 +147,7 @@ class ChangeLog:
         if upto is not None and number < upto:
             raise DamagedArtifact(f"{self._folder}: change {number + 1} is missing. Rebuild the index from the stored vectors.")
 
-    def since(self, number: int, upto: int | None = None) -> "Changed":
+    def since(self, number: int, upto: int | None = None) -> Changed:
         """What the changes later than `number` come to, the last of each chunk counts; arguments and errors as `after`."""
         current: dict[str, NDArray[np.float16]] = {}
         touched: dict[str, None] = {}

@@ -19,7 +19,6 @@ from mangaassist_assets.lib.retrieval.pointer import Pointer
 from mangaassist_assets.lib.retrieval.retriever import KIND, Retriever, open_retriever
 from mangaassist_assets.lib.retrieval.searching import AdaptedEncoder
 from mangaassist_assets.lib.retrieval.segments import ChangeLog, LiveIndex
-from mangaassist_assets.lib.retrieval.space import EmbeddingSpace
 
 INDEXES = "indexes"
 
@@ -72,13 +71,8 @@ def load_retriever(
     else:
         base = open_index(house.home / INDEXES / f"sha256-{served.index}", verify=verify)
         before = base.facts.get("changes_upto", 0)  # a bundle of older versions says nothing: none served any change
-        index = LiveIndex(base, change_log(house.home, encoder.space), wanted, upto=bundle.facts.get("changes_upto", before))
+        index = LiveIndex(base, ChangeLog.of(house.home / INDEXES, encoder.space), wanted, upto=bundle.facts.get("changes_upto", before))
     return open_retriever(bundle, encoder if wanted is None else AdaptedEncoder(encoder, wanted), index)
-
-
-def change_log(home: Path, space: EmbeddingSpace) -> ChangeLog:
-    """What changed in the chunks of a base space since the indexes of this home were built."""
-    return ChangeLog(home / INDEXES / "changes", space)
 
 
 def _note(home: Path, index: str) -> Path:

@@ -76,10 +76,10 @@ def swap_index(
         BadInput: there are no vectors, or the rebuilt index falls short of `recall` as well.
         Conflict: another index was put in place meanwhile.
     """
-    pointer, log = Pointer(home), ChangeLog(home / "changes", source.space)
+    pointer, log = Pointer(home), ChangeLog.of(home, source.space)
     expected = pointer.read().current
     wanted = None if adapter.kind == "identity" else adapter
-    kept, changed = _kept(pointer, log, source, settings)
+    kept, changed = _kept(home, expected, log, source, settings)
     upto = log.last
     if kept is not None and kept.space.adapter == ("" if wanted is None else wanted.digest):
         return Swapped(kept.digest, "changes", None, 0, "", len(source), changed, upto)
@@ -106,15 +106,15 @@ def swap_index(
     return Swapped(index.digest, index.facts["strategy"], found, len(asked), refused, len(source), changed, upto)
 
 
-def _kept(pointer: Pointer, log: ChangeLog, source: VectorSource, settings: IndexSettings) -> tuple[ChunkIndex | None, int]:
+def _kept(home: Path, digest: str, log: ChangeLog, source: VectorSource, settings: IndexSettings) -> tuple[ChunkIndex | None, int]:
     """The index that serves, where it can go on with the changes in `log`, and how many chunks were logged for that.
 
     A catalogue that is compared chunk by chunk is rebuilt in a moment, so only inverted lists are kept; what is damaged is not.
     """
-    if not pointer.read().current or len(source) <= settings.most_flat:
+    if not digest or len(source) <= settings.most_flat:
         return None, 0
     try:
-        index = open_index(pointer.folder())
+        index = open_index(home / f"sha256-{digest}")
         facts, base = _root(index).facts, dataclasses.replace(index.space, adapter="", dimension=source.space.dimension)
         if base != source.space or facts.get("format") != FORMAT or facts["settings"] != dataclasses.asdict(settings):
             return None, 0
