@@ -110,7 +110,7 @@ def main() -> int:
     wanted = [revised.chunk_ids(row, row + 1)[0].as_py() for row in revised.rows.tolist()]
     right = sum(answer[0][0] == chunk_id for answer, chunk_id in zip(live.find(own, 1, live.space), wanted, strict=True))
     print(f"{right:,} of {len(wanted):,} changed chunks are found by their new vector")
-    for count in (0, args.changed, most_changed(args.n), 20_000):
+    for count in (0, args.changed, most_changed(args.n), 2 * most_changed(args.n)):
         beside = ChangeLog(args.folder / "changing" / f"beside-{count}", source.space)
         if count:
             beside.append(source.chunk_ids(0, count).to_pylist(), draw(count, args.dim, 10**7).astype(np.float16))
