@@ -88,6 +88,19 @@ async def test_a_new_index_takes_over_without_a_failed_request():
         assert (await ask(service, query="berserk")).json()["index"] == "two"
 
 
+async def test_changes_beside_the_same_index_take_over_too():
+    world, bundles = World(), []
+
+    def load(served):
+        bundles.append(served.bundle)
+        return Shelf(served.index)
+
+    async with running(shelf=world, retriever=load) as service:
+        world.now = ServedRetriever("one", "b2")
+        await until(lambda: bundles == ["b1", "b2"])
+        assert (await ask(service, query="berserk")).json()["index"] == "one"
+
+
 async def test_a_damaged_index_is_refused_and_the_old_one_serves_on():
     world = World()
     async with running(shelf=world, retriever=world.load) as service:

@@ -75,7 +75,7 @@ class WordEncoder:
     space = SPACE
 
     def encode(self, texts, *, queries=False):
-        return np.stack([self._one(text) for text in texts])
+        return np.array([self._one(text) for text in texts], np.float32).reshape(-1, SPACE.dimension)
 
     def _one(self, text):
         total = np.full(SPACE.dimension, 1e-3)

@@ -1,6 +1,5 @@
 """Changes are served at once, replayed over a new index, and an index comes into service whole, warm, and revocable."""
 
-import threading
 from multiprocessing import get_context
 
 import numpy as np
@@ -60,16 +59,16 @@ def nearest(live, vector, k=1):
 
 
 def test_added_updated_and_deleted_chunks_are_served_at_once(base, log):
-    live = LiveIndex(base, log, None)
-    assert nearest(live, BASE[2]) == ["c2"]
+    before = LiveIndex(base, log, None)
     log.append(["new", "c1"], FRESH[:2], deleted=["c2"])
-    assert nearest(live, BASE[2]) == ["c2"], "not before it is told"
-    assert live.refresh() == 1 and live.refresh() == 0
+    assert nearest(before, BASE[2]) == ["c2"], "who holds an open one is answered as before"
+    live = LiveIndex(base, log, None)
     assert nearest(live, FRESH[0]) == ["new"]
     assert nearest(live, FRESH[1]) == ["c1"], "the new vector counts"
     everything = nearest(live, np.ones(D, np.float32), k=10)
     assert sorted(everything) == ["c0", "c1", "c3", "c4", "new"]
-    assert len(live) == 5 + 2
+    assert len(live) == 5
+    assert dict(live.find(BASE[:1], 5, SPACE)[0])["c0"] == pytest.approx(1)
 
 
 def test_a_later_change_of_the_same_chunk_wins(base, log):
@@ -83,11 +82,14 @@ def test_a_later_change_of_the_same_chunk_wins(base, log):
     assert live.changes_upto == 4
 
 
-def test_a_filter_of_base_rows_joins_the_tombstones(base, log):
-    log.append([], np.empty((0, D)), deleted=["c2"])
+def test_a_filter_holds_for_what_was_built_and_for_what_is_fresh(base, log):
+    log.append(["new", "other", "c1"], FRESH, deleted=["c2"])
     live = LiveIndex(base, log, None)
-    found = live.find(np.ones((1, D), np.float32), 10, SPACE, Allowed.of(np.array([True, False, True, True, False])))
-    assert sorted(chunk_id for chunk_id, _ in found[0]) == ["c0", "c3"]
+    for wanted in (["c0", "c1", "c2", "c3", "new", "unknown"], ["other"], []):
+        found = live.find(np.ones((1, D), np.float32), 10, SPACE, live.allowed(wanted))
+        assert {chunk_id for chunk_id, _ in found[0]} == set(wanted) - {"c2", "unknown"}
+    with pytest.raises(BadInput, match="each of the 8 rows"):
+        live.find(BASE[:1], 1, SPACE, Allowed.of(np.ones(5, np.bool_)))
 
 
 def test_changes_are_mapped_by_the_adapter_of_the_index(log, tmp_path, base):
@@ -110,6 +112,16 @@ def test_only_changes_after_the_source_are_replayed(log, tmp_path):
     log.append(["newer"], FRESH[1:2])
     index = open_index(build_flat(Source(), None, tmp_path / "indexes", facts={"changes_upto": 1}))
     assert sorted(nearest(LiveIndex(index, log, None), np.ones(D, np.float32), k=10)) == ["c0", "c1", "c2", "c3", "c4", "newer"]
+
+
+def test_changes_are_replayed_as_far_as_one_says_and_no_missing_one_is_passed_over(base, log):
+    for name in ("one", "two", "three"):
+        log.append([name], FRESH[:1])
+    live = LiveIndex(base, log, None, upto=2)
+    assert live.changes_upto == 2
+    assert sorted(nearest(live, np.ones(D, np.float32), k=10)) == ["c0", "c1", "c2", "c3", "c4", "one", "two"]
+    with pytest.raises(DamagedArtifact, match="change 4 is missing"):
+        LiveIndex(base, log, None, upto=5)
 
 
 @pytest.mark.parametrize(
@@ -170,28 +182,6 @@ def test_pruned_changes_are_those_that_every_index_holds(log):
     assert log.prune(99) == 1 and log.append(["n9"], FRESH[:1]) == 5
 
 
-def test_searches_during_refreshes_see_one_state_or_the_other(base, log):
-    live, problems, stop = LiveIndex(base, log, None), [], threading.Event()
-
-    def ask():
-        while not stop.is_set():
-            found = nearest(live, FRESH[0])
-            if found[0] not in ("c0", "even", "odd"):
-                problems.append(found)
-
-    asking = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in asking:
-        thread.start()
-    for i in range(30):
-        log.append([("even", "odd")[i % 2]], FRESH[:1], deleted=[("odd", "even")[i % 2]])
-        live.refresh()
-    stop.set()
-    for thread in asking:
-        thread.join()
-    assert not problems
-    assert nearest(live, FRESH[0]) == ["odd"]
-
-
 # ── the pointer ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -247,7 +237,7 @@ def test_a_sweep_keeps_the_index_that_serves_the_one_before_and_what_they_stand_
     unused = build_flat(Source(), None, home, facts={"changes_upto": 7})
     pointer.flip(adapted.name.removeprefix("sha256-"), expected="")
     pointer.flip(folded.digest, expected=pointer.read().current)
-    assert pointer.sweep() == 1
+    assert pointer.sweep(log) == 1
     assert not unused.exists() and base.path.exists()
-    assert pointer.sweep() == 0
+    assert pointer.sweep(log) == 0
     assert nearest(LiveIndex(open_index(pointer.folder()), log, Reversal()), BASE[3][::-1]) == ["c3"]

@@ -80,5 +80,7 @@ def test_until_a_retriever_is_announced_the_one_before_it_serves(source, tmp_pat
     assert served_retriever(tmp_path).bundle == "bundle-one"
     announce(tmp_path, second.digest, "bundle-two")
     assert served_retriever(tmp_path).bundle == "bundle-two"
+    announce(tmp_path, second.digest, "bundle-three")
+    assert served_retriever(tmp_path).bundle == "bundle-three", "such as one with changes"
     Pointer(tmp_path / "indexes").rollback()
     assert served_retriever(tmp_path).bundle == "bundle-one"

@@ -29,6 +29,20 @@ from mangaassist_assets.settings import current, version
 
 LEXICA, SETTINGS, WORKERS = current().messages.lexica, current().retrieval, current().workers
 TABLE = "retrieval/chunk_index"
+SCHEMA = pa.schema(
+    [
+        ("digest", pa.string()),
+        ("strategy", pa.string()),
+        ("recall_at_10", pa.float64()),
+        ("n", pa.int64()),
+        ("refused", pa.string()),
+        ("rows", pa.int64()),
+        ("changed", pa.int64()),
+        ("changes_upto", pa.int64()),
+        ("bundle_digest", pa.string()),
+        ("embedding_space", pa.string()),
+    ]
+)
 
 
 @dg.asset(
@@ -36,7 +50,7 @@ TABLE = "retrieval/chunk_index"
     group_name="retrieval",
     owners=["team:ml-platform"],
     kinds={"faiss", "numpy"},
-    code_version=version("3", SETTINGS.index, digests_of_glossary(LEXICA), bool(SETTINGS.opensearch.url), SETTINGS.opensearch.alias),
+    code_version=version("4", SETTINGS.index, digests_of_glossary(LEXICA), bool(SETTINGS.opensearch.url), SETTINGS.opensearch.alias),
     pool="training",
     automation_condition=when_inputs_change(),
 )
@@ -47,13 +61,20 @@ def chunk_index(context: dg.AssetExecutionContext, house: HouseResource) -> dg.M
     queries = store.read_table(pairs.TABLE, part="queries")
     vectors = pairs.vectors_of_queries(queries)
     source = ShardSource(store.home / "vectors", SETTINGS.shards)
+    log = ChangeLog.of(store.home / INDEXES, source.space)
     found = swap_index(source, adapter, vectors, store.home / INDEXES, SETTINGS.index, workers=WORKERS)
     if SETTINGS.opensearch.url:
         with Cluster(SETTINGS.opensearch) as cluster:
-            log = ChangeLog(store.home / INDEXES / "changes", source.space)
             mapped, asked = (None, vectors) if adapter.kind == "identity" else (adapter, adapter.apply(vectors))
             publish(
-                cluster, source, describe_from(chunks), mapped, log, asked[:RECALL_QUERIES], now=started(context), changes_upto=log.last
+                cluster,
+                source,
+                describe_from(chunks),
+                mapped,
+                log,
+                asked[:RECALL_QUERIES],
+                now=started(context),
+                changes_upto=found.changes_upto,
             )
             prune(cluster, now=started(context))
 
@@ -67,14 +88,15 @@ def chunk_index(context: dg.AssetExecutionContext, house: HouseResource) -> dg.M
     fusion = learn(draft.judged(judged["query"].to_pylist(), judged["relevant"].to_pylist()))
     made = store.read_table("retrieval/embedding_adapter", part="bundle").to_pylist()[0]["bundle_digest"]
     encoder_digest = store.read_partitions(embeddings.TABLE).to_pylist()[0]["bundle_digest"]
-    facts = {"adapter_bundle": made, "encoder_bundle": encoder_digest, "index": found.digest}
+    facts = {"adapter_bundle": made, "encoder_bundle": encoder_digest, "index": found.digest, "changes_upto": found.changes_upto}
     bundle = write_retriever(store, chunks, lexical, glossary, fusion, space=adapted.space, facts=facts)
     announce(store.home, found.digest, bundle.digest)
-    Pointer(store.home / INDEXES).sweep()
-    table = pa.Table.from_pylist([asdict(found) | {"bundle_digest": bundle.digest, "embedding_space": adapted.space.name}])
+    Pointer(store.home / INDEXES).sweep(log)
+    table = pa.Table.from_pylist([asdict(found) | {"bundle_digest": bundle.digest, "embedding_space": adapted.space.name}], SCHEMA)
     store.write_table(TABLE, table)
     figures = {
         "chunks": found.rows,
+        "changed": found.changed,
         "recall_at_10": found.recall_at_10,
         "strategy": found.strategy,
         "queries_learned_from": judged.num_rows,

@@ -9,7 +9,7 @@ Three kinds share this interface: `FlatIndex` compares with every row, `ivf.IvfI
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mangaassist_assets.lib.artifacts import MANIFEST, digest_of, digest_of_file
 from mangaassist_assets.lib.errors import BadInput, DamagedArtifact
-from mangaassist_assets.lib.retrieval.index_files import IDS, KIND, Rows, StoredIds, publish_index, write_ids
+from mangaassist_assets.lib.retrieval.index_files import IDS, KIND, Rows, StoredIds, fingerprints, publish_index, write_ids
 from mangaassist_assets.lib.retrieval.space import EmbeddingSpace, check_space
 
 Vectors = NDArray[np.float32]
@@ -121,6 +121,12 @@ class ChunkIndex(ABC):
     def depth(self) -> int:
         """How many candidates are compared exactly."""
         return EXACT_ROWS
+
+    def allowed(self, chunk_ids: Sequence[str]) -> Allowed:
+        """The rows of these chunks; unknown ones are left out."""
+        mask = np.zeros(len(self), np.bool_)
+        mask[self.ids.rows_of(chunk_ids)] = True
+        return Allowed.of(mask)
 
     def search(self, vectors: Vectors, k: int, space: EmbeddingSpace, allowed: Allowed | None = None) -> tuple[Rows, Vectors]:
         """The k nearest rows of each query, best first; equal scores in order of row.
@@ -242,13 +248,14 @@ def build_flat(source: VectorSource, adapter: Adapter | None, home: Path, *, fac
         The index's folder.
     """
     n = len(source)
-    vectors = adapted(source.vectors(0, n), adapter)
+    ids, stored = source.chunk_ids(0, n), source.vectors(0, n)
+    vectors = adapted(stored, adapter)
     space = space_of(source.space, adapter, vectors.shape[1])
     described = {"strategy": "flat", "rows": n, "source": source.digest, "space": space.to_json(), **(facts or {})}
 
     def fill(folder: Path) -> None:
         vectors.tofile(folder / "vectors.f32")
-        write_ids(folder / IDS, source.chunk_ids(0, n))
+        write_ids(folder / IDS, ids, fingerprints(ids, stored))
 
     return publish_index(home, described, fill)
 

@@ -275,7 +275,9 @@ def _all(cluster: Cluster) -> dict[str, dict[str, Any]]:
 
 
 def previous(cluster: Cluster) -> OpenSearchIndex:
-    """The complete index that served last before the one that serves now; `catch_up` on it before it is flipped to.
+    """The complete index that served last before the one that serves now, as it was when it did.
+
+    Before it is flipped to, `catch_up` can bring in what was logged since, while the log still has all of it.
 
     Raises:
         MissingEvidence: there is none any more.

@@ -78,15 +78,18 @@ class Pointer:
             write_atomic(self._path, json.dumps(asdict(after), sort_keys=True).encode())
             return after
 
-    def sweep(self) -> int:
-        """Removes indexes that neither serve nor can be gone back to, nor carry one that does; returns how many.
+    def sweep(self, log: ChangeLog) -> int:
+        """Removes indexes that neither serve nor can be gone back to, nor carry one that does, and changes in all the others.
 
+        Returns how many indexes.
         A process that still has one open keeps what it has opened.
         """
         with self._locked():
             now = self.read()
             kept = {digest for digest in (now.current, now.previous) if digest}
-            kept |= {open_index(self.home / f"sha256-{digest}", verify=False).facts.get("base", "") for digest in kept}
+            facts = [open_index(self.home / f"sha256-{digest}", verify=False).facts for digest in kept]
+            log.prune(min((int(one.get("changes_upto", 0)) for one in facts), default=0))
+            kept |= {one.get("base", "") for one in facts}
             old = [path for path in self.home.glob("sha256-*") if path.name.removeprefix("sha256-") not in kept]
             for path in old:
                 (path / MANIFEST).unlink(missing_ok=True)  # first: without it the rest is no index any more
@@ -129,6 +132,5 @@ def swap(pointer: Pointer, path: Path, log: ChangeLog, adapter: Adapter | None, 
     ready = LiveIndex(open_index(path), log, adapter)
     ready.base.warm()
     ready.find(queries, 10, ready.space)
-    ready.refresh()
     pointer.flip(ready.digest, expected=expected)
     return ready

@@ -39,11 +39,11 @@ from mangaassist_assets.lib.retrieval.index import (
     build_flat,
     space_of,
 )
-from mangaassist_assets.lib.retrieval.index_files import IDS, publish_index, sync_file, write_ids
+from mangaassist_assets.lib.retrieval.index_files import IDS, fingerprints, publish_index, sync_file, write_ids
 from mangaassist_assets.lib.retrieval.ivf import LISTS, TRAINING, Centroids, IvfIndex, quantised
 from mangaassist_assets.lib.retrieval.space import EmbeddingSpace
 
-FORMAT = 1  # of the files; a build begun by another format is not continued
+FORMAT = 2  # of the files; a build begun by another format is not continued
 BLOCK = 16_384
 
 
@@ -281,11 +281,14 @@ def _fill_part(
     stop: int,
 ) -> dict[str, str]:
     """Writes a part's files and returns their SHA-256."""
-    lists, codes, scales = [], [], []
+    lists, codes, scales, made_from = [], [], [], []
+    ids = source.chunk_ids(start, stop)
     content = hashlib.sha256()
     with (folder / "vectors.i8").open("wb") as stream:
         for first in range(start, stop, BLOCK):
-            block = adapted(source.vectors(first, min(first + BLOCK, stop)), adapter)
+            stored = source.vectors(first, min(first + BLOCK, stop))
+            made_from.append(fingerprints(ids.slice(first - start, len(stored)), stored))
+            block = adapted(stored, adapter)
             small, factors = quantised(block)
             stream.write(small.data)
             content.update(small.data)
@@ -299,7 +302,7 @@ def _fill_part(
     np.concatenate(codes)[order].tofile(folder / "codes.u8")
     order.astype(np.int32).tofile(folder / "rows.i32")
     np.bincount(of_list, minlength=len(centroids.lists)).astype(np.int32).tofile(folder / "counts.i32")
-    write_ids(folder / IDS, source.chunk_ids(start, stop))
+    write_ids(folder / IDS, ids, np.concatenate(made_from))
     names = ("scales.f32", "codes.u8", "rows.i32", "counts.i32", IDS)
     return {"vectors.i8": content.hexdigest(), **{name: digest_of_file(folder / name) for name in names}}
 

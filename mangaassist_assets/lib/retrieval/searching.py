@@ -75,10 +75,7 @@ class LocalSearch:
         return self.index.find(vectors, k, space, allowed)
 
     def _rows_that_pass(self, filters: tuple[tuple[str, Any], ...]) -> Allowed:
-        base = self.index.base if isinstance(self.index, LiveIndex) else self.index
-        mask = np.zeros(len(base), np.bool_)
-        mask[base.ids.rows_of(self._chunks["chunk_id"].filter(pa.array(passing(self._chunks, dict(filters)))).to_pylist())] = True
-        return Allowed.of(mask)
+        return self.index.allowed(self._chunks["chunk_id"].filter(pa.array(passing(self._chunks, dict(filters)))).to_pylist())
 
 
 class ExactSearch:

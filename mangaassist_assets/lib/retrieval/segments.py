@@ -1,9 +1,9 @@
-"""Chunks that changed since an index was built: a numbered log of changes, and an index that serves them at once.
+"""Chunks that changed since an index was built: a numbered log of changes, and an index that is served with them.
 
     <folder>/0000000001.parquet      one batch: chunk_id, deleted, vector (base space, float16); its number is its place in the order
 
-An index says up to which change its source went (`changes_upto`); every later change is replayed over it. That holds for the index
-that serves, for the one being built meanwhile, and for the previous one after a rollback.
+An index says up to which change its source went (`changes_upto`); later ones are replayed over it, as far as the retriever bundle says
+that is served with it. So an index comes back after a rollback with what it was served with last.
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -43,6 +44,25 @@ class Change:
     deleted: list[str]
 
 
+@dataclass(frozen=True)
+class Changed:
+    """What several changes come to.
+
+    Attributes:
+        upto: the number of the last one.
+        ids: chunks that are new or have a new vector.
+        vectors: their base vectors (m, D) float16.
+        touched: those and the deleted ones: what an index says of them does not count.
+        entries: chunks in all changes; one that changed twice counts twice.
+    """
+
+    upto: int
+    ids: list[str]
+    vectors: NDArray[np.float16]
+    touched: list[str]
+    entries: int
+
+
 class ChangeLog:
     """Appends and reads changes of one base space; several processes may append.
 
@@ -53,6 +73,11 @@ class ChangeLog:
 
     def __init__(self, folder: Path, space: EmbeddingSpace) -> None:
         self._folder, self._space = folder, space
+
+    @classmethod
+    def of(cls, home: Path, space: EmbeddingSpace) -> "ChangeLog":
+        """The log beside the indexes of a folder."""
+        return cls(home / "changes", space)
 
     @property
     def last(self) -> int:
@@ -75,7 +100,8 @@ class ChangeLog:
             raise BadInput("a chunk id is empty or repeats", where=where, remedy=remedy)
         if vectors.shape != (len(upserted), self._space.dimension):
             raise BadInput(f"vectors of shape {vectors.shape} for {len(upserted)} chunks", where=where, remedy=remedy)
-        small = adapted(vectors, None).astype("<f2")
+        small = np.asarray(vectors, "<f2")  # as the source stores them: what is served is then what a rebuild would make of them
+        adapted(small, None)
         table = pa.table(
             {
                 "chunk_id": pa.array(ids, pa.string()),
@@ -102,8 +128,8 @@ class ChangeLog:
         sync_folder(self._folder)
         return number
 
-    def after(self, number: int) -> Iterator[Change]:
-        """The changes later than `number`, in order.
+    def after(self, number: int, upto: int | None = None) -> Iterator[Change]:
+        """The changes later than `number`, up to and with `upto`, in order; None: all.
 
         Raises:
             DamagedArtifact: one that is needed is missing or unreadable.
@@ -112,10 +138,29 @@ class ChangeLog:
         for found in self._numbers():
             if found <= number:
                 continue
+            if upto is not None and found > upto:
+                break
             if found != number + 1:
                 raise DamagedArtifact(f"{self._folder}: change {number + 1} is missing. Rebuild the index from the stored vectors.")
             number = found
             yield self._read(number)
+        if upto is not None and number < upto:
+            raise DamagedArtifact(f"{self._folder}: change {number + 1} is missing. Rebuild the index from the stored vectors.")
+
+    def since(self, number: int, upto: int | None = None) -> Changed:
+        """What the changes later than `number` come to, the last of each chunk counts; arguments and errors as `after`."""
+        current: dict[str, NDArray[np.float16]] = {}
+        touched: dict[str, None] = {}
+        entries = 0
+        for change in self.after(number, upto):
+            number = change.number
+            for chunk_id in (*change.deleted, *change.upserted):
+                current.pop(chunk_id, None)
+                touched[chunk_id] = None
+                entries += 1
+            current.update(zip(change.upserted, change.vectors, strict=True))
+        vectors = np.stack(list(current.values())) if current else np.empty((0, self._space.dimension), np.float16)
+        return Changed(number, list(current), vectors, list(touched), entries)
 
     def _read(self, number: int) -> Change:
         path = self._folder / f"{number:010d}.parquet"
@@ -143,83 +188,70 @@ class ChangeLog:
         return len(old)
 
 
-@dataclass(frozen=True)
-class _Fresh:
-    """What the log adds to the base index, replaced as a whole so that a search sees one state."""
-
-    upto: int
-    ids: list[str]
-    vectors: Vectors  # (m, D') in the index's space
-    allowed: Allowed | None  # the base rows that are still valid; None: all
-
-
 class LiveIndex:
-    """An index together with the changes after it.
+    """An index together with changes after it; safe to share between threads, as nothing in it changes.
+
+    Rows are those of the base, then the fresh chunks.
 
     Args:
         base: the index that was built.
         log: changes in the base space.
         adapter: maps their vectors into the index's space; None where the index is of the base space.
+        upto: the last change to serve; None serves all.
+
+    Attributes:
+        changes_upto: the number of the last change that is served.
+
+    Raises:
+        BadInput: the adapter is not the index's.
+        DamagedArtifact: a change that is needed is missing or unreadable.
     """
 
-    def __init__(self, base: ChunkIndex, log: ChangeLog, adapter: Adapter | None) -> None:
+    def __init__(self, base: ChunkIndex, log: ChangeLog, adapter: Adapter | None, *, upto: int | None = None) -> None:
         self.base, self.space, self.digest = base, base.space, base.digest
-        self._log, self._adapter = log, adapter
         if base.space.adapter != ("" if adapter is None else adapter.digest):
             raise BadInput(
                 f"the index is of adapter {base.space.adapter[:12]!r}, changes would be mapped by another",
                 where="chunk index",
                 remedy="Open it with the adapter that it was built with.",
             )
-        self._fresh = _Fresh(int(base.facts.get("changes_upto", 0)), [], np.empty((0, self.space.dimension), np.float32), None)
-        self.refresh()
+        changed = log.since(int(base.facts.get("changes_upto", 0)), upto)
+        self.changes_upto, self._ids = changed.upto, changed.ids
+        self._vectors = adapted(changed.vectors, adapter) if changed.ids else np.empty((0, self.space.dimension), np.float32)
+        replaced = base.ids.rows_of(changed.touched) if changed.touched else np.empty(0, np.int64)
+        self._valid: Allowed | None = None  # rows of the base; None: all
+        if len(replaced):
+            mask = np.ones(len(base), np.bool_)
+            mask[replaced] = False
+            self._valid = Allowed(mask, len(base) - len(replaced))
 
     def __len__(self) -> int:
-        return len(self.base) + len(self._fresh.ids)
+        return (len(self.base) if self._valid is None else self._valid.count) + len(self._ids)
 
-    @property
-    def changes_upto(self) -> int:
-        """The number of the last change that is served."""
-        return self._fresh.upto
-
-    def refresh(self) -> int:
-        """Takes up changes that were logged since; returns how many batches. Searches meanwhile see the state before or after."""
-        old = self._fresh
-        changes = list(self._log.after(old.upto))
-        if not changes:
-            return 0
-        current = dict(zip(old.ids, old.vectors, strict=True))
-        touched: set[str] = set()
-        for change in changes:
-            for chunk_id in (*change.deleted, *change.upserted):
-                current.pop(chunk_id, None)
-                touched.add(chunk_id)
-            if change.upserted:
-                current.update(zip(change.upserted, adapted(change.vectors, self._adapter), strict=True))
-        mask = np.ones(len(self.base), np.bool_) if old.allowed is None else old.allowed.mask.copy()
-        mask[self.base.ids.rows_of(sorted(touched))] = False
-        vectors = np.stack(list(current.values())) if current else np.empty((0, self.space.dimension), np.float32)
-        allowed = None if mask.all() else Allowed.of(mask)
-        self._fresh = _Fresh(changes[-1].number, list(current), np.ascontiguousarray(vectors, np.float32), allowed)
-        return len(changes)
+    def allowed(self, chunk_ids: Sequence[str]) -> Allowed:
+        """The rows of these chunks as they are served; unknown ones are left out."""
+        n = len(self.base)
+        mask = np.zeros(n + len(self._ids), np.bool_)
+        mask[self.base.ids.rows_of(chunk_ids)] = True
+        if self._valid is not None:
+            mask[:n] &= self._valid.mask
+        mask[n:] = pc.is_in(pa.array(self._ids, pa.string()), pa.array(chunk_ids, pa.string())).to_numpy(zero_copy_only=False)
+        return Allowed.of(mask)
 
     def find(self, vectors: Vectors, k: int, space: EmbeddingSpace, allowed: Allowed | None = None) -> list[list[tuple[str, float]]]:
-        """The k nearest chunks of each query, ids with cosines, best first; as ChunkIndex.find.
-
-        `allowed` covers the rows of the base. Fresh chunks are always allowed: a filter by their attributes is the caller's.
-        """
+        """The k nearest chunks of each query, ids with cosines, best first; as ChunkIndex.find. `allowed` as the method gives it."""
+        n, m = len(self.base), len(self._ids)
         check_space(self.space, space)
         check_queries(vectors, k, self.space.dimension)
-        check_allowed(allowed, len(self.base))
-        fresh, n = self._fresh, len(self.base)
-        valid = fresh.allowed if allowed is None else allowed
-        if allowed is not None and fresh.allowed is not None:
-            valid = Allowed.of(fresh.allowed.mask & allowed.mask)
+        check_allowed(allowed, n + m)
+        valid, fresh = self._valid, np.arange(m)
+        if allowed is not None:
+            fresh = np.flatnonzero(allowed.mask[n:])
+            valid = Allowed(allowed.mask[:n], allowed.count - len(fresh))
         answers = []
         for query in np.ascontiguousarray(vectors, np.float32):
             rows, scores = self.base.search_one(query, k, valid)
-            every = np.concatenate([rows, n + np.arange(len(fresh.ids))])
-            chosen, scores = best(every, np.concatenate([scores, fresh.vectors @ query]), k)
-            ids = [fresh.ids[row - n] if row >= n else self.base.ids.of_rows([row])[0] for row in chosen.tolist()]
+            rows, scores = best(np.concatenate([rows, n + fresh]), np.concatenate([scores, (self._vectors @ query)[fresh]]), k)
+            ids = [self._ids[row - n] if row >= n else self.base.ids.of_rows([row])[0] for row in rows.tolist()]
             answers.append(list(zip(ids, scores.tolist(), strict=True)))
         return answers

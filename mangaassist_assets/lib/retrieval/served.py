@@ -12,12 +12,13 @@ from mangaassist_assets.lib.artifacts import House, write_atomic
 from mangaassist_assets.lib.errors import MissingEvidence
 from mangaassist_assets.lib.retrieval.adapter import FILE, Adapter
 from mangaassist_assets.lib.retrieval.encoders import EncoderSettings, open_encoder
-from mangaassist_assets.lib.retrieval.index import ChunkIndex, open_index
+from mangaassist_assets.lib.retrieval.index import open_index
 from mangaassist_assets.lib.retrieval.opensearch import OpenSearchIndex, open_serving
 from mangaassist_assets.lib.retrieval.opensearch_cluster import Cluster, OpenSearchSettings
 from mangaassist_assets.lib.retrieval.pointer import Pointer
 from mangaassist_assets.lib.retrieval.retriever import KIND, Retriever, open_retriever
 from mangaassist_assets.lib.retrieval.searching import AdaptedEncoder
+from mangaassist_assets.lib.retrieval.segments import ChangeLog, LiveIndex
 
 INDEXES = "indexes"
 
@@ -53,6 +54,8 @@ def load_retriever(
 ) -> Retriever:
     """The retriever with its encoder, adapter and index, every file checked; the index is OpenSearch's where that has a `url`.
 
+    The local index is served with the changes that the bundle names: its table of chunks and its words are those of the same moment.
+
     Raises:
         DamagedArtifact: something is not what was written.
         SpaceMismatch: the parts do not belong together.
@@ -60,13 +63,16 @@ def load_retriever(
     """
     bundle = house.bundle(served.bundle, KIND)
     adapter = Adapter.from_bytes(house.bundle(bundle.facts["adapter_bundle"]).file(FILE).read_bytes())
+    wanted = None if adapter.kind == "identity" else adapter
     encoder = open_encoder(house.bundle(bundle.facts["encoder_bundle"]), settings)
-    index: ChunkIndex | OpenSearchIndex
+    index: LiveIndex | OpenSearchIndex
     if opensearch.url:
         index = open_serving(Cluster(opensearch))
     else:
-        index = open_index(house.home / INDEXES / f"sha256-{served.index}", verify=verify)
-    return open_retriever(bundle, encoder if adapter.kind == "identity" else AdaptedEncoder(encoder, adapter), index)
+        base = open_index(house.home / INDEXES / f"sha256-{served.index}", verify=verify)
+        before = base.facts.get("changes_upto", 0)  # a bundle of older versions says nothing: none served any change
+        index = LiveIndex(base, ChangeLog.of(house.home / INDEXES, encoder.space), wanted, upto=bundle.facts.get("changes_upto", before))
+    return open_retriever(bundle, encoder if wanted is None else AdaptedEncoder(encoder, wanted), index)
 
 
 def _note(home: Path, index: str) -> Path:
