@@ -13,26 +13,15 @@ from numpy.typing import NDArray
 
 from mangaassist_assets.lib.artifacts import Bundle
 from mangaassist_assets.lib.intents.candidates import CandidateSettings, LabelledTexts, TrainedCandidate, calibrate, load_rules
-from mangaassist_assets.lib.intents.classifier import LearntClassifier, load_classifier, tensors_to_bytes
+from mangaassist_assets.lib.intents.classifier import LearntClassifier, load_classifier, student_files
 from mangaassist_assets.lib.intents.prediction import Prediction, Route, Scores
 from mangaassist_assets.lib.intents.rules import Rules
 from mangaassist_assets.lib.intents.student import distil
+from mangaassist_assets.lib.intents.variations import varied
 
 KIND = "intent_classifier"
 HIDDEN_SECONDS = 0.1
-SECOND_LIMITS = (
-    0.5,
-    0.4,
-    0.3,
-    0.25,
-    0.2,
-    0.15,
-    0.1,
-    0.07,
-    0.05,
-    0.03,
-    0.02,
-)  # of the student's probability that a second intent is present
+SECOND_LIMITS = np.geomspace(0.5, 0.01, 30).round(3).tolist()  # of the student's probability that a second intent is present
 
 
 class Cascade:
@@ -126,20 +115,23 @@ def assemble(
 ) -> TrainedCandidate:
     """Builds the cascade around the chosen candidate: files and facts of a bundle of kind `intent_classifier`.
 
-    The student is distilled from the candidate's answers to the training messages and to `unlabelled` ones. Its thresholds are
-    the lowest at which, on validation, the cascade stays within `accuracy_loss` of the candidate; see `choose_thresholds`.
+    The student is distilled from the candidate's answers to the training messages, to one variation of each, and to `unlabelled` ones.
+    Its thresholds are the lowest at which, on validation, the cascade stays within `accuracy_loss` of the candidate; see
+    `choose_thresholds`.
     """
     started = time.perf_counter()
     teacher = load_classifier(candidate, threads=0)
     labels = teacher.labels
-    texts = [*train_rows.texts, *unlabelled]
+    variations = varied(train_rows.texts, settings.distillation.seed)
+    texts = [*train_rows.texts, *variations, *unlabelled]
     taught = teacher.scores(texts)
     onehot = np.eye(len(labels), dtype=np.float32)[train_rows.primary]
     primary, presence = taught.primary.copy(), taught.presence.copy()
     n = len(train_rows.texts)
     primary[:n] = 0.5 * primary[:n] + 0.5 * onehot  # a label knows what the teacher may have wrong
     presence[:n] = 0.5 * presence[:n] + 0.5 * train_rows.presence(len(labels))
-    weights = np.concatenate([train_rows.weights, np.full(len(unlabelled), float(train_rows.weights.mean()), np.float32)])
+    of_unlabelled = np.full(len(unlabelled), train_rows.weights.mean(), np.float32)
+    weights = np.concatenate([train_rows.weights, train_rows.weights, of_unlabelled])
     student = distil(texts, primary, presence, weights, settings.distillation)
     fast = calibrate(labels, validation, settings, main=student, linear=None)
     rules = load_rules(rules_candidate)
@@ -148,10 +140,7 @@ def assemble(
     thresholds = choose_thresholds(rules, fast, answers, teacher_second, validation, accuracy_loss)
     files = {f"classifier/{name}": candidate.file(name).read_bytes() for name in _file_names(candidate)}
     files |= {f"rules/{name}": rules_candidate.file(name).read_bytes() for name in _file_names(rules_candidate)}
-    files |= {
-        "student/student.safetensors": tensors_to_bytes(student.tensors()),
-        "student/classifier.json": fast.settings_json(student=True),
-    }
+    files |= {f"student/{name}": content for name, content in student_files(student, fast).items()}
     files["cascade.json"] = json.dumps(thresholds, indent=2, sort_keys=True).encode()
     facts: dict[str, Any] = {k: candidate.facts[k] for k in ("candidate", "labels", "out_of_scope_label", "training_data", "encoder")}
     facts |= {"candidate_bundle": candidate.digest, "accuracy_loss": accuracy_loss}
