@@ -248,7 +248,7 @@ def test_the_student_may_not_hide_second_intents_that_the_classifier_finds():
     (_, teacher), validation = made_up(0, 300, 4, 0)
     second = (validation.primary + 1) % 4
     hidden = np.arange(300) < 60  # the student is right about the first intent and sees a second in a third of these only
-    presence = np.where(np.arange(300)[:, None] % 3 == 0, 0.3, 0.01) * hidden[:, None] * np.ones((1, 4))
+    presence = np.where(np.arange(300)[:, None] % 3 == 0, 0.3, 0.001) * hidden[:, None] * np.ones((1, 4))
     both = LabelledTexts(validation.texts, validation.primary, np.where(hidden, second, -1), validation.weights)
     found_second = np.where(hidden, second, -1)
     student = Given(teacher, presence.astype(np.float32))

@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
     group_name="intents",
     owners=["team:data-science"],
     kinds={"python", "torch", "onnx"},
-    code_version=version("1", SETTINGS.training, SETTINGS.hub, RULES),
+    code_version=version("2", SETTINGS.training, SETTINGS.hub, RULES),
     pool="training",
     automation_condition=when_inputs_change(),
 )

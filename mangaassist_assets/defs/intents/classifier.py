@@ -22,7 +22,7 @@ SETTINGS = current().intents
     group_name="intents",
     owners=["team:data-science"],
     kinds={"python", "onnx"},
-    code_version=version("1", SETTINGS.training, SETTINGS.accuracy_loss),
+    code_version=version("2", SETTINGS.training, SETTINGS.accuracy_loss),
     pool="training",
     automation_condition=when_inputs_change(),
 )

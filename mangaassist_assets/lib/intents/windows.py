@@ -41,7 +41,10 @@ class WordWindows:
         self._products = np.ascontiguousarray(np.hstack(places), np.float32)  # (E, 6F): A_1 of all widths, A_2 of two, A_3 of one
 
     def features(self, texts: Sequence[str]) -> Floats:
-        """Each filter's maximum over the windows that begin at a piece of the text, at least 0: (n, 3F)."""
+        """Each filter's maximum over the windows that begin at a piece of the text, at least 0, and the text's length: (n, 3F + 1).
+
+        The length is there because maxima do not show it, and a message with two intents is longer than others.
+        """
         pieces: list[int] = []
         bounds: list[int] = []  # first piece of a text, and the first of the zeros after it
         for ids in tokenize(self.tokenizer, texts, MAX_PIECES):
@@ -54,7 +57,9 @@ class WordWindows:
         out = products[:, : 3 * f]
         out[:-1, f:] += products[1:, 3 * f : 5 * f]
         out[:-2, 2 * f :] += products[2:, 5 * f :]
-        return np.maximum(np.maximum.reduceat(out, bounds, axis=0)[::2], 0)
+        highest = np.maximum.reduceat(out, bounds, axis=0)[::2]
+        lengths = np.subtract(bounds[1::2], bounds[::2])
+        return np.hstack([np.maximum(highest, 0), log_length(lengths)])
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         return {"pieces": self.embedding.astype(np.float16)} | {
@@ -64,6 +69,11 @@ class WordWindows:
     @classmethod
     def from_tensors(cls, tokenizer: "Tokenizer", tensors: dict[str, NDArray[Any]]) -> "WordWindows":
         return cls(tokenizer, tensors["pieces"], [tensors[f"filters_{width}"] for width in WIDTHS])
+
+
+def log_length(pieces: NDArray[np.int64]) -> Floats:
+    """(n,) numbers of pieces -> (n, 1) logarithms, about 0 for a usual message."""
+    return np.log(pieces / 20, dtype=np.float32)[:, None]
 
 
 def start(width: int) -> "tuple[Tokenizer, torch.Tensor]":
