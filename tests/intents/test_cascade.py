@@ -137,7 +137,9 @@ def test_threads_get_the_same_answers(cascade, messages):
         assert all([p.intent for p in found] == expected for found in pool.map(cascade.classify, [messages] * 12))
 
 
-@pytest.mark.parametrize("name", ["cascade.json", "student/student.safetensors", "classifier/linear.safetensors", "rules/rules.toml"])
+@pytest.mark.parametrize(
+    "name", ["cascade.json", "student/student.safetensors", "student/tokenizer.json", "classifier/linear.safetensors", "rules/rules.toml"]
+)
 def test_a_flipped_byte_is_a_damaged_artifact(name, built, parts, tmp_path):
     files = {str(p.relative_to(built.path)): p.read_bytes() for p in built.path.rglob("*") if p.is_file() and p.name != "manifest.json"}
     copy = House(tmp_path).write_bundle(KIND, files, built.facts)

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from mangaassist_assets.lib.intents.encoder import tokenize
-from mangaassist_assets.lib.intents.windows import PAD, WIDTHS, WordWindows, start
+from mangaassist_assets.lib.intents.windows import PAD, WIDTHS, WordWindows, features, start
 
 TEXTS = ["where is my order", "", "おすすめの漫画は?", "is vol. 3 in stock", "a " * 200]
 
@@ -20,11 +20,12 @@ def reader():
 
 def test_features_are_the_maxima_of_torchs_convolutions(reader):
     found = reader.features(TEXTS)
-    for text, features in zip(TEXTS, found, strict=True):
+    for text, row in zip(TEXTS, found, strict=True):
         ids = tokenize(reader.tokenizer, [text], 64)[0]
         read = torch.from_numpy(reader.embedding[[*ids, PAD, PAD]]).T[None]
         expected = [functional.conv1d(read, torch.from_numpy(weights)).amax(2).relu()[0] for weights in reader.filters]
-        np.testing.assert_allclose(features, torch.cat(expected).numpy(), atol=1e-5)
+        np.testing.assert_allclose(row[:-1], torch.cat(expected).numpy(), atol=1e-5)
+        assert row[-1] == pytest.approx(np.log(len(ids) / 20), abs=1e-5)
 
 
 def test_a_text_does_not_see_its_neighbours(reader):
@@ -37,6 +38,11 @@ def test_the_order_of_words_matters(reader):
     one, other = reader.features(["order is late", "late is order"])
     assert np.abs(one[:5] - other[:5]).max() < 1e-5  # width 1 does not see it
     assert np.abs(one[5:] - other[5:]).max() > 0.1
+
+
+def test_the_last_feature_is_the_length(reader):
+    assert (np.diff(reader.features(["a", "a b", "a b c d"])[:, -1]) > 0).all()
+    assert reader.features(["a", "b"]).shape == (2, features(5))
 
 
 def test_embeddings_start_as_principal_components_of_the_encoders():

@@ -120,7 +120,12 @@ def load_classifier(bundle: Bundle, prefix: str = "", *, provider: str = "CPUExe
     if "max_tokens" in settings:
         graph = str(bundle.file(f"{prefix}encoder.onnx"))
         main = OnnxEncoder(
-            graph, _tokenizer(bundle, prefix), max_tokens=settings["max_tokens"], pad_id=settings["pad_id"], provider=provider, threads=threads
+            graph,
+            _tokenizer(bundle, prefix),
+            max_tokens=settings["max_tokens"],
+            pad_id=settings["pad_id"],
+            provider=provider,
+            threads=threads,
         )
     elif settings.get("student"):
         main = Student.from_tensors(load_file(bundle.file(f"{prefix}student.safetensors")), _tokenizer(bundle, prefix))

@@ -368,6 +368,7 @@ class FineTuned:
 
 
 def pad(ids: list[list[int]], pad_id: int, device: Any) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Token ids (B, T) padded on the right, and a mask (B, T) true at tokens."""
     import torch
 
     width = max(map(len, ids))

@@ -6,8 +6,9 @@ message had, and their order. What the student knows it learns from the soft ans
 labelled or not.
 """
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from mangaassist_assets.lib.intents.features import Ngrams
 from mangaassist_assets.lib.intents.windows import WordWindows
 
 if TYPE_CHECKING:
+    import torch
     from tokenizers import Tokenizer
 
 Floats = NDArray[np.float32]
@@ -46,7 +48,7 @@ class Distillation:
     piece_width: int = 96
     filters: int = 64
     hidden: int = 128
-    epochs: int = 8
+    epochs: int = 10
     batch_rows: int = 128
     learning_rate: float = 3e-3
     presence_weight: float = 4.0
@@ -79,20 +81,69 @@ class Student:
         return out[:, :k], out[:, k:]
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        return self.ngrams.tensors() | self.words.tensors() | {
-            "embedding": self.embedding.astype(np.float16),
-            "hidden": self.hidden,
-            "hidden_bias": self.hidden_bias,
-            "output": self.output,
-            "output_bias": self.output_bias,
-        }
+        return (
+            self.ngrams.tensors()
+            | self.words.tensors()
+            | {
+                "embedding": self.embedding.astype(np.float16),
+                "hidden": self.hidden,
+                "hidden_bias": self.hidden_bias,
+                "output": self.output,
+                "output_bias": self.output_bias,
+            }
+        )
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, NDArray[Any]], tokenizer: "Tokenizer") -> "Student":
+        ngrams, words = Ngrams.from_tensors(tensors), WordWindows.from_tensors(tokenizer, tensors)
         names = ("embedding", "hidden", "hidden_bias", "output", "output_bias")
-        return cls(Ngrams.from_tensors(tensors), WordWindows.from_tensors(tokenizer, tensors), *(tensors[name].astype(np.float32) for name in names))
+        return cls(ngrams, words, *(tensors[name].astype(np.float32) for name in names))
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: steps of a few milliseconds wait for each other on two, and what is learnt does not hang on the cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _network(settings: Distillation, terms: int, pieces: "torch.Tensor", classes: int) -> "torch.nn.Module":
+    """The student while it learns: `forward` gives (B, 2K) logits of rows of n-grams, padded pieces (B, T) and lengths (B, 1)."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.terms = nn.Parameter(torch.randn(terms, settings.width) / 2)
+            self.pieces = nn.Parameter(pieces)
+            self.convolutions = nn.ModuleList(
+                nn.Conv1d(settings.piece_width, settings.filters, width, bias=False) for width in windows.WIDTHS
+            )
+            self.hidden = nn.Linear(settings.width + windows.features(settings.filters), settings.hidden)
+            self.output = nn.Linear(settings.hidden, 2 * classes)
+
+        def forward(self, rows: Any, padded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            columns, starts = (torch.from_numpy(a.astype(np.int64)) for a in (rows.indices, rows.indptr[:-1]))
+            mean = functional.embedding_bag(columns, self.terms, starts, mode="sum", per_sample_weights=torch.from_numpy(rows.data))
+            read = functional.embedding(padded, self.pieces, padding_idx=windows.PAD)
+            read = functional.dropout(read, settings.dropout / 2).transpose(1, 2)  # (B, E, T)
+            found = [convolution(read).amax(2).relu() for convolution in self.convolutions]
+            seen = functional.dropout(torch.cat([mean, *found], 1), settings.dropout)
+            scores: torch.Tensor = self.output(self.hidden(torch.cat([seen, lengths], 1)).relu())
+            return scores
+
+    return Network()
+
+
+@_one_thread()
 def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Floats, settings: Distillation) -> Student:
     """Teaches a student.
 
@@ -107,52 +158,35 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
         Unavailable: the embedded encoder, whose word pieces are read, cannot be had.
     """
     import torch
-    from torch import nn
     from torch.nn import functional
 
     torch.manual_seed(settings.seed)
+    k, rate = primary.shape[1], settings.learning_rate
     ngrams = Ngrams.fit(texts, most_terms=settings.most_terms)
     rows = ngrams.matrix(texts)
     tokenizer, pieces = windows.start(settings.piece_width)
     ids = tokenize(tokenizer, texts, windows.MAX_PIECES)
     lengths = np.array([len(i) for i in ids])
     used, places = np.unique([windows.PAD, *itertools.chain(*ids)], return_inverse=True)  # the others keep their embeddings
-    ids = [part.tolist() for part in np.split(places[1:], np.cumsum(lengths)[:-1])]
-    k, features = primary.shape[1], settings.width + 3 * settings.filters + 1
-    terms = nn.Parameter(torch.randn(len(ngrams), settings.width) / 2)
-    words = nn.Parameter(pieces[used])
-    convolutions = nn.ModuleList(nn.Conv1d(settings.piece_width, settings.filters, width, bias=False) for width in windows.WIDTHS)
-    hidden, output = nn.Linear(features, settings.hidden), nn.Linear(settings.hidden, 2 * k)
+    ids = [[*part.tolist(), windows.PAD, windows.PAD] for part in np.split(places[1:], np.cumsum(lengths)[:-1])]
     sizes = torch.from_numpy(windows.log_length(lengths))
+    network = _network(settings, len(ngrams), pieces[used], k)
+    tensors = dict(network.named_parameters())
     y, z, w = (torch.tensor(a, dtype=torch.float32) for a in (primary, presence, weights))
-    rate = settings.learning_rate
-    optimiser = torch.optim.Adam(
-        [
-            {"params": [words, *convolutions.parameters(), *hidden.parameters(), *output.parameters()], "lr": rate},
-            {"params": [terms], "lr": 2 * rate},
-        ],
-        fused=True,
-    )
+    groups = [
+        {"params": [parameter for name, parameter in tensors.items() if name != "terms"], "lr": rate},
+        {"params": [tensors["terms"]], "lr": 2 * rate},
+    ]
+    optimiser = torch.optim.Adam(groups, fused=True)
     rng = np.random.default_rng(settings.seed)
     steps = settings.epochs * -(-len(texts) // settings.batch_rows)
     rise = max(0.1, min(2 / steps, 0.75))  # at least to the second step: torch divides by zero where it ends on the first
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [rate, 2 * rate], total_steps=steps, pct_start=rise)
     for _ in range(settings.epochs):
         for batch in length_batches(lengths, settings.batch_rows, rng):
-            part = rows[batch]
-            bag = functional.embedding_bag(
-                torch.from_numpy(part.indices.astype(np.int64)),
-                terms,
-                torch.from_numpy(part.indptr[:-1].astype(np.int64)),
-                mode="sum",
-                per_sample_weights=torch.from_numpy(part.data),
-            )
-            padded, _ = pad([[*ids[i], windows.PAD, windows.PAD] for i in batch], windows.PAD, "cpu")
-            read = functional.dropout(functional.embedding(padded, words, padding_idx=windows.PAD), settings.dropout / 2).mT
-            found = [convolution(read).amax(2).relu() for convolution in convolutions]
             index = torch.from_numpy(batch)
-            seen = torch.cat([functional.dropout(torch.cat([bag, *found], 1), settings.dropout), sizes[index]], 1)
-            scores = output(functional.relu(hidden(seen)))
+            padded, _ = pad([ids[i] for i in batch], windows.PAD, "cpu")
+            scores = network(rows[batch], padded, sizes[index])
             loss = -(y[index] * functional.log_softmax(scores[:, :k], 1)).sum(1)
             present = functional.binary_cross_entropy_with_logits(scores[:, k:], z[index], reduction="none")
             loss = loss + settings.presence_weight * present.mean(1)
@@ -161,8 +195,9 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-    pieces[used] = words.detach()
+    learnt = {name: tensor.detach() for name, tensor in tensors.items()}
+    pieces[used] = learnt["pieces"]
     # tables as they are stored, so that calibration sees what is served
-    reader = WordWindows(tokenizer, pieces.half().numpy(), [c.weight.detach().numpy() for c in convolutions])
-    tensors = [p.detach().numpy() for p in (terms.half(), hidden.weight.T, hidden.bias, output.weight.T, output.bias)]
-    return Student(ngrams, reader, *tensors)
+    reader = WordWindows(tokenizer, pieces.half().numpy(), [learnt[f"convolutions.{i}.weight"].numpy() for i in range(len(windows.WIDTHS))])
+    layers = (learnt["hidden.weight"].T, learnt["hidden.bias"], learnt["output.weight"].T, learnt["output.bias"])
+    return Student(ngrams, reader, learnt["terms"].half().numpy(), *(layer.numpy() for layer in layers))

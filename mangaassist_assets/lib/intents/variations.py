@@ -32,7 +32,7 @@ def varied(texts: Sequence[str], seed: int) -> list[str]:
 def _variation(text: str, texts: Sequence[str], near: dict[str, list[str]], rng: np.random.Generator) -> str:
     kind, words = rng.random(), text.split()
     if kind < JOINED:
-        return f"{text.rstrip()} {texts[rng.integers(len(texts))]}"
+        return f"{text.rstrip()} {texts[int(rng.integers(len(texts)))]}"
     if kind < JOINED + CUT and len(words) > 4:
         size = int(rng.integers(3, len(words)))
         first = int(rng.integers(len(words) - size + 1))
@@ -43,14 +43,16 @@ def _variation(text: str, texts: Sequence[str], near: dict[str, list[str]], rng:
         if fate < LEFT_OUT and len(words) > 2:
             continue
         if LEFT_OUT <= fate < LEFT_OUT + REPLACED and (found := _WORD.search(word.lower())) and (choice := near.get(found[0])):
-            word = word.lower().replace(found[0], choice[rng.integers(len(choice))], 1)
+            word = word.lower().replace(found[0], choice[int(rng.integers(len(choice)))], 1)
         kept.append(word)
     return " ".join(kept) or text
 
 
 def neighbours(words: set[str]) -> dict[str, list[str]]:
-    """For each of `words` that the embedded encoder's vocabulary has whole: the words nearest to it there, by the cosine of their
-    centred embeddings; none below LEAST_COSINE."""
+    """For each of `words` that the embedded encoder's vocabulary has whole, the words nearest to it there.
+
+    Near is the cosine of centred embeddings; none below LEAST_COSINE.
+    """
     pretrained = from_pretrained(EMBEDDED_ENCODER)
     vocabulary = sorted((word, row) for word, row in pretrained.tokenizer.get_vocab().items() if len(word) > 1 and _WORD.fullmatch(word))
     names = [word for word, _ in vocabulary]

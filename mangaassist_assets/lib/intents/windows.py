@@ -71,6 +71,11 @@ class WordWindows:
         return cls(tokenizer, tensors["pieces"], [tensors[f"filters_{width}"] for width in WIDTHS])
 
 
+def features(filters: int) -> int:
+    """How many features `filters` of each width give, the length included."""
+    return len(WIDTHS) * filters + 1
+
+
 def log_length(pieces: NDArray[np.int64]) -> Floats:
     """(n,) numbers of pieces -> (n, 1) logarithms, about 0 for a usual message."""
     return np.log(pieces / 20, dtype=np.float32)[:, None]
