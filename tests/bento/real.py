@@ -5,12 +5,13 @@ import json
 import numpy as np
 
 from mangaassist_assets.lib.intents.calibration import Presence
-from mangaassist_assets.lib.intents.classifier import LearntClassifier, tensors_to_bytes
+from mangaassist_assets.lib.intents.classifier import LearntClassifier, student_files
 from mangaassist_assets.lib.intents.encoder import EMBEDDED_ENCODER, FineTuned, Shape, build, from_pretrained
 from mangaassist_assets.lib.intents.export import to_onnx
 from mangaassist_assets.lib.intents.features import Ngrams
 from mangaassist_assets.lib.intents.rules import RuleRecord, records_to_json
 from mangaassist_assets.lib.intents.student import Student
+from mangaassist_assets.lib.intents.windows import WIDTHS, WordWindows, features
 
 LABELS = ("chitchat", "faq", "order_tracking")
 RULES = """
@@ -49,7 +50,9 @@ def write_real_bundle(house, seed=1):
     output = np.zeros((4, 2 * k), np.float32)
     output[:, LABELS.index("faq")] = 10
     least = -3.6 * float(ngrams.matrix([SURE]).sum())  # a tenth fewer known n-grams leave the hidden layer silent, all answers even
-    student = Student(ngrams, np.ones((len(ngrams), 4)), np.ones((4, 4)), np.full(4, least), output, np.zeros(2 * k))
+    words = WordWindows(pretrained.tokenizer, np.zeros((shape.vocabulary, 1)), [np.zeros((1, 1, width)) for width in WIDTHS])
+    hidden = np.vstack([np.ones((4, 4)), np.zeros((features(1), 4))])  # n-grams alone decide
+    student = Student(ngrams, words, np.ones((len(ngrams), 4)), hidden, np.full(4, least), output, np.zeros(2 * k))
     records = [
         RuleRecord(name, intent, 40, 40, 0.97, 0.91, True)
         for name, intent in (("greeting", "chitchat"), ("where_is_order", "order_tracking"))
@@ -57,8 +60,7 @@ def write_real_bundle(house, seed=1):
     files = {
         "rules/rules.toml": RULES.encode(),
         "rules/rule_records.json": json.dumps(records_to_json(records)).encode(),
-        "student/student.safetensors": tensors_to_bytes(student.tensors()),
-        "student/classifier.json": classifier.settings_json(student=True),
+        **{f"student/{name}": content for name, content in student_files(student, classifier).items()},
         "classifier/encoder.onnx": to_onnx(tuned),
         "classifier/tokenizer.json": pretrained.tokenizer.to_str().encode(),
         "classifier/classifier.json": classifier.settings_json(precision="float32", max_tokens=32, pad_id=shape.pad_id),

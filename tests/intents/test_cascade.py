@@ -145,7 +145,9 @@ def test_threads_get_the_same_answers(cascade, messages):
         assert all([p.intent for p in found] == expected for found in pool.map(cascade.classify, [messages] * 12))
 
 
-@pytest.mark.parametrize("name", ["cascade.json", "student/student.safetensors", "classifier/linear.safetensors", "rules/rules.toml"])
+@pytest.mark.parametrize(
+    "name", ["cascade.json", "student/student.safetensors", "student/tokenizer.json", "classifier/linear.safetensors", "rules/rules.toml"]
+)
 def test_a_flipped_byte_is_a_damaged_artifact(name, built, parts, tmp_path):
     files = {str(p.relative_to(built.path)): p.read_bytes() for p in built.path.rglob("*") if p.is_file() and p.name != "manifest.json"}
     copy = House(tmp_path).write_bundle(KIND, files, built.facts)
@@ -256,7 +258,7 @@ def test_the_student_may_not_hide_second_intents_that_the_classifier_finds():
     (_, teacher), validation = made_up(0, 300, 4, 0)
     second = (validation.primary + 1) % 4
     hidden = np.arange(300) < 60  # the student is right about the first intent and sees a second in a third of these only
-    presence = np.where(np.arange(300)[:, None] % 3 == 0, 0.3, 0.01) * hidden[:, None] * np.ones((1, 4))
+    presence = np.where(np.arange(300)[:, None] % 3 == 0, 0.3, 0.001) * hidden[:, None] * np.ones((1, 4))
     both = LabelledTexts(validation.texts, validation.primary, np.where(hidden, second, -1), validation.weights)
     found_second = np.where(hidden, second, -1)
     student = Given(teacher, presence.astype(np.float32))

@@ -6,10 +6,12 @@ import torch
 from torch.nn import functional
 
 from mangaassist_assets.lib.intents.classifier import tensors_to_bytes
+from mangaassist_assets.lib.intents.encoder import tokenize
 from mangaassist_assets.lib.intents.prediction import softmax
 from mangaassist_assets.lib.intents.student import Distillation, Student, distil
+from mangaassist_assets.lib.intents.windows import MAX_PIECES, start
 
-SMALL = Distillation(width=16, most_terms=2000, epochs=12, batch_rows=16, learning_rate=0.02)
+SMALL = Distillation(width=16, most_terms=2000, piece_width=8, filters=8, hidden=16, epochs=12, batch_rows=16, learning_rate=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,8 @@ def test_logits_are_those_of_the_torch_layers(student, lesson):
     embedding, hidden, bias, output, output_bias = map(
         torch.from_numpy, (student.embedding, student.hidden, student.hidden_bias, student.output, student.output_bias)
     )
-    expected = functional.linear(functional.relu(functional.linear(rows @ embedding, hidden.T, bias)), output.T, output_bias)
+    seen = torch.cat([rows @ embedding, torch.from_numpy(student.words.features(texts))], 1)
+    expected = functional.linear(functional.relu(functional.linear(seen, hidden.T, bias)), output.T, output_bias)
     np.testing.assert_allclose(np.hstack(student.logits(texts)), expected.numpy(), atol=1e-4)
 
 
@@ -76,8 +79,8 @@ def test_answers_do_not_depend_on_order_or_batch(student, lesson):
 
 
 def test_what_is_loaded_answers_as_what_was_taught(student, lesson):
-    again = Student.from_tensors(student.tensors())
-    assert student.tensors()["embedding"].dtype == np.float16
+    again = Student.from_tensors(student.tensors(), student.words.tokenizer)
+    assert student.tensors()["embedding"].dtype == student.tensors()["pieces"].dtype == np.float16
     np.testing.assert_allclose(np.hstack(again.logits(lesson[0])), np.hstack(student.logits(lesson[0])), atol=1e-5)
     assert tensors_to_bytes(again.tensors()) == tensors_to_bytes(student.tensors())
 
@@ -91,3 +94,20 @@ def test_any_number_of_steps_can_be_taught(steps):
 
 def test_the_vocabulary_is_limited(lesson):
     assert len(distil(*lesson, Distillation(width=4, most_terms=50, epochs=1)).ngrams) == 50
+
+
+def test_what_is_learnt_does_not_hang_on_the_number_of_threads(student, lesson):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3 - min(threads, 2))
+    try:
+        assert tensors_to_bytes(distil(*lesson, SMALL).tensors()) == tensors_to_bytes(student.tensors())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_pieces_that_no_message_had_keep_the_encoders_embeddings(student, lesson):
+    tokenizer, pieces = start(SMALL.piece_width)
+    row = tokenizer.get_vocab()
+    np.testing.assert_array_equal(student.words.embedding[row["philosophy"]], pieces[row["philosophy"]].half().numpy())
+    learnt = tokenize(tokenizer, lesson[0][:1], MAX_PIECES)[0]
+    assert (student.words.embedding[learnt] != pieces[learnt].half().numpy()).any(axis=1).all()

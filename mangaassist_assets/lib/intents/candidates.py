@@ -20,7 +20,7 @@ from mangaassist_assets.lib.artifacts import Bundle, digest_of_table
 from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.intents import encoder as encoders
 from mangaassist_assets.lib.intents.calibration import Presence, fit_out_of_scope_shift, fit_presence, fit_scales, fused
-from mangaassist_assets.lib.intents.classifier import LearntClassifier, TwoHeaded, load_classifier, tensors_to_bytes
+from mangaassist_assets.lib.intents.classifier import LearntClassifier, TwoHeaded, load_classifier, student_files, tensors_to_bytes
 from mangaassist_assets.lib.intents.encoder import EMBEDDED_ENCODER, FineTuning
 from mangaassist_assets.lib.intents.export import OnnxEncoder, to_int8, to_onnx
 from mangaassist_assets.lib.intents.linear import LinearModel, train_linear
@@ -160,7 +160,7 @@ def train(
         onehot = np.eye(len(labels), dtype=np.float32)[train_rows.primary]
         student = distil(train_rows.texts, onehot, train_rows.presence(len(labels)), train_rows.weights, settings.distillation)
         classifier = calibrate(labels, validation, settings, main=student, linear=None)
-        files = {"student.safetensors": tensors_to_bytes(student.tensors()), "classifier.json": classifier.settings_json(student=True)}
+        files = student_files(student, classifier)
     elif name in settings.encoders:
         files, precision = _train_encoder(settings.encoders[name], labels, train_rows, validation, settings, progress)
         facts["precision"] = precision

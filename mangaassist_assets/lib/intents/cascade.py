@@ -13,27 +13,16 @@ from numpy.typing import NDArray
 
 from mangaassist_assets.lib.artifacts import Bundle
 from mangaassist_assets.lib.intents.candidates import CandidateSettings, LabelledTexts, TrainedCandidate, calibrate, load_rules
-from mangaassist_assets.lib.intents.classifier import LearntClassifier, load_classifier, tensors_to_bytes
+from mangaassist_assets.lib.intents.classifier import LearntClassifier, load_classifier, student_files
 from mangaassist_assets.lib.intents.prediction import Prediction, Route, Scores
 from mangaassist_assets.lib.intents.rules import Rules
 from mangaassist_assets.lib.intents.student import Student, distil
+from mangaassist_assets.lib.intents.variations import varied
 
 KIND = "intent_classifier"
 HIDDEN_SECONDS = 0.1
 SILENT = 1.01  # a confidence that no student reaches
-SECOND_LIMITS = (
-    0.5,
-    0.4,
-    0.3,
-    0.25,
-    0.2,
-    0.15,
-    0.1,
-    0.07,
-    0.05,
-    0.03,
-    0.02,
-)  # of the student's probability that a second intent is present
+SECOND_LIMITS = np.geomspace(0.5, 0.01, 30).round(3).tolist()  # of the student's probability that a second intent is present
 
 
 class Cascade:
@@ -129,9 +118,9 @@ def assemble(
 ) -> TrainedCandidate:
     """Builds the cascade around the chosen candidate: files and facts of a bundle of kind `intent_classifier`.
 
-    The student is distilled from the candidate's answers to the training messages and to `unlabelled` ones. Its thresholds are
-    the lowest at which, on validation, the cascade stays within `accuracy_loss` of the candidate; see `choose_thresholds`. Without one
-    the classifier answers all that the rules leave open: enough where it is as fast itself.
+    The student is distilled from the candidate's answers to the training messages, to one variation of each, and to `unlabelled` ones.
+    Its thresholds are the lowest at which, on validation, the cascade stays within `accuracy_loss` of the candidate; see
+    `choose_thresholds`. Without one the classifier answers all that the rules leave open: enough where it is as fast itself.
     """
     started = time.perf_counter()
     rules = load_rules(rules_candidate)
@@ -144,10 +133,7 @@ def assemble(
         answers = teacher.scores(validation.texts)
         teacher_second = teacher.presence.second(answers.presence, answers.primary.argmax(1))
         thresholds = choose_thresholds(rules, fast, answers, teacher_second, validation, accuracy_loss)
-        files |= {
-            "student/student.safetensors": tensors_to_bytes(student.tensors()),
-            "student/classifier.json": fast.settings_json(student=True),
-        }
+        files |= {f"student/{name}": content for name, content in student_files(student, fast).items()}
     else:
         open_rows = np.array([rules.match(text) is None for text in validation.texts], np.bool_)
         thresholds = _as_thresholds(SILENT, 0.0, open_rows, np.zeros(len(open_rows), np.bool_))
@@ -158,14 +144,15 @@ def assemble(
 
 
 def _taught(teacher: LearntClassifier, train_rows: LabelledTexts, unlabelled: Sequence[str], settings: CandidateSettings) -> Student:
-    texts = [*train_rows.texts, *unlabelled]
+    texts = [*train_rows.texts, *varied(train_rows.texts, settings.distillation.seed), *unlabelled]
     taught = teacher.scores(texts)
     onehot = np.eye(len(teacher.labels), dtype=np.float32)[train_rows.primary]
     primary, presence = taught.primary.copy(), taught.presence.copy()
     n = len(train_rows.texts)
     primary[:n] = 0.5 * primary[:n] + 0.5 * onehot  # a label knows what the teacher may have wrong
     presence[:n] = 0.5 * presence[:n] + 0.5 * train_rows.presence(len(teacher.labels))
-    weights = np.concatenate([train_rows.weights, np.full(len(unlabelled), float(train_rows.weights.mean()), np.float32)])
+    of_unlabelled = np.full(len(unlabelled), train_rows.weights.mean(), np.float32)
+    weights = np.concatenate([train_rows.weights, train_rows.weights, of_unlabelled])
     return distil(texts, primary, presence, weights, settings.distillation)
 
 

@@ -6,13 +6,13 @@ model of n-grams, or a student. Files, all below one prefix of a bundle:
     classifier.json          labels, scales, presence, order, out-of-scope label and shift, token limit
     encoder.onnx             with tokenizer.json beside it
     linear.safetensors       n-gram hashes, idf, weights
-    student.safetensors      n-gram hashes, idf, embeddings, two layers
+    student.safetensors      n-gram hashes, idf, two tables of embeddings, filters, two layers; with tokenizer.json beside it
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from mangaassist_assets.lib.intents.linear import LinearModel
 from mangaassist_assets.lib.intents.order import Order, leads
 from mangaassist_assets.lib.intents.prediction import Scores
 from mangaassist_assets.lib.intents.student import Student
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Floats = NDArray[np.float32]
 
@@ -114,6 +117,15 @@ def tensors_to_bytes(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     return bytes(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
 
 
+def student_files(student: Student, classifier: LearntClassifier) -> dict[str, bytes]:
+    """The files of a classifier whose only expert is that student."""
+    return {
+        "student.safetensors": tensors_to_bytes(student.tensors()),
+        "tokenizer.json": student.words.tokenizer.to_str().encode(),
+        "classifier.json": classifier.settings_json(student=True),
+    }
+
+
 def load_classifier(bundle: Bundle, prefix: str = "", *, provider: str = "CPUExecutionProvider", threads: int = 1) -> LearntClassifier:
     """Reads the files below `prefix` of a verified bundle.
 
@@ -127,15 +139,17 @@ def load_classifier(bundle: Bundle, prefix: str = "", *, provider: str = "CPUExe
     main: TwoHeaded | None = None
     linear = None
     if "max_tokens" in settings:
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(bundle.file(f"{prefix}tokenizer.json")))
         graph = str(bundle.file(f"{prefix}encoder.onnx"))
         main = OnnxEncoder(
-            graph, tokenizer, max_tokens=settings["max_tokens"], pad_id=settings["pad_id"], provider=provider, threads=threads
+            graph,
+            _tokenizer(bundle, prefix),
+            max_tokens=settings["max_tokens"],
+            pad_id=settings["pad_id"],
+            provider=provider,
+            threads=threads,
         )
     elif settings.get("student"):
-        main = Student.from_tensors(load_file(bundle.file(f"{prefix}student.safetensors")))
+        main = Student.from_tensors(load_file(bundle.file(f"{prefix}student.safetensors")), _tokenizer(bundle, prefix))
     if settings.get("linear"):
         linear = LinearModel.from_tensors(load_file(bundle.file(f"{prefix}linear.safetensors")))
     return LearntClassifier(
@@ -149,3 +163,9 @@ def load_classifier(bundle: Bundle, prefix: str = "", *, provider: str = "CPUExe
         provider,
         Order.from_json(settings["order"]) if settings.get("order") else None,
     )
+
+
+def _tokenizer(bundle: Bundle, prefix: str) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(bundle.file(f"{prefix}tokenizer.json")))

@@ -360,14 +360,15 @@ class FineTuned:
         out = np.zeros((len(texts), len(self.head_bias)), np.float32)
         with torch.inference_mode():
             for rows in length_batches(lengths, batch_rows):
-                padded, mask = _pad([ids[i] for i in rows], self.shape.pad_id, device)
+                padded, mask = pad([ids[i] for i in rows], self.shape.pad_id, device)
                 pooled = ordered_pool(self.encoder(padded, mask), mask)
                 out[rows] = torch.nn.functional.linear(pooled, self.head_weight, self.head_bias).float().cpu().numpy()
         k = out.shape[1] // 2
         return out[:, :k], out[:, k:]
 
 
-def _pad(ids: list[list[int]], pad_id: int, device: Any) -> "tuple[torch.Tensor, torch.Tensor]":
+def pad(ids: list[list[int]], pad_id: int, device: Any) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Token ids (B, T) padded on the right, and a mask (B, T) true at tokens."""
     import torch
 
     width = max(map(len, ids))
@@ -496,7 +497,7 @@ def _frozen_pass(
     encoder.eval()
     with torch.inference_mode():
         for rows in length_batches(lengths, 128):
-            padded, mask = _pad([ids[i] for i in rows], pad_id, device)
+            padded, mask = pad([ids[i] for i in rows], pad_id, device)
             for row, states in zip(rows, encoder.run(encoder.embed(padded), mask, 0, frozen).float().cpu(), strict=True):
                 cached[starts[row] : starts[row + 1]] = states[: lengths[row]]
     cached = cached.clone()  # made in inference mode, it could not be trained on
