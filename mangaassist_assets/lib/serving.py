@@ -44,6 +44,7 @@ class ServiceSettings:
         feedback_days: how many days after its answer feedback is taken.
         shadow_share: part of the texts that a shadow reads, 0 to 1.
         max_shadow_texts: texts that may wait for the shadow; one more is dropped.
+        most_packed_bytes: largest retriever, index and texts and encoder together, that travels in a Bento.
     """
 
     provider: str = "CPUExecutionProvider"
@@ -63,6 +64,7 @@ class ServiceSettings:
     feedback_days: int = 30
     shadow_share: float = 1.0
     max_shadow_texts: int = 256
+    most_packed_bytes: int = 2 << 30
 
     def __post_init__(self) -> None:
         if self.provider not in PROVIDERS:

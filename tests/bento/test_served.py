@@ -24,6 +24,7 @@ from mangaassist_assets.lib.drift.segments import recover, sealed
 from mangaassist_assets.lib.intents.cascade import Cascade
 from mangaassist_assets.lib.release.log import ReleaseLog, Stage
 
+from ..retrieval.packable import furnish
 from .conftest import release, running, until
 from .real import LABELS, PARTS, write_real_bundle
 
@@ -32,8 +33,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
-    """A house with two classifiers, the first of them champion."""
+    """A house with two classifiers, the first of them champion, and an index."""
     house = House(tmp_path_factory.mktemp("house"))
+    house.index = furnish(house, tmp_path_factory.mktemp("encoder"))
     house.digests = [write_real_bundle(house, seed).digest for seed in (1, 2)]
     release(house.home / "releases", house.digests[0])
     return house
@@ -203,8 +205,23 @@ def test_a_built_bento_serves_where_there_is_no_house(house, tmp_path):
         model = http.get("/v1/model").json()
         assert (model["state"], model["champion"]) == ("champion", champion)
         assert http.get("/docs.json").json()["info"]["version"] == version
+        found = http.post("/v1/retrieve", json={"query": "Iron Sword", "k": 2, "filters": {"in_stock": True}}).json()
+        assert (found["index"], found["results"][0]["document_id"]) == (house.index, "s1")
         assert (bento / "src" / ".mangaassist").exists() is False
     assert "Traceback" not in log.read_text()
+
+    other = House(shutil.copytree(house.home, tmp_path / "other"))
+    index = furnish(other, tmp_path, seed=2)
+    with serving(str(bento), elsewhere, tmp_path, MANGAASSIST_HOME=str(other.home)) as (http, log, process):
+        assert http.post("/v1/retrieve", json={"query": "Iron Sword"}).json()["index"] == index != house.index
+
+
+def test_an_index_that_is_too_large_stays_out_of_the_bento_and_the_build_says_so(house, tmp_path):
+    limit = {"MANGAASSIST_HOME": str(house.home), "MANGAASSIST_SERVICE__MOST_PACKED_BYTES": "1000"}
+    built = run("-m", "bentoml", "build", folder=tmp_path, **limit)
+    assert built.returncode == 0 and "service.most_packed_bytes" in built.stdout + built.stderr
+    (retriever,) = tmp_path.glob("bentoml/bentos/mangaassist/*/src/packaged/retriever")
+    assert [path.name for path in retriever.iterdir()] == ["absent.json"]
 
 
 def test_a_bento_without_anything_to_serve_is_not_built(tmp_path):
@@ -224,12 +241,13 @@ def test_the_image_holds_every_package_that_the_service_imports(house, tmp_path)
     """The closure of the image's requirements, as installed here, against what a serving process has loaded."""
     bundle = house.bundles / f"sha256-{house.digests[0]}"
     script = (
-        "import sys, json; from pathlib import Path; from bento.service import REQUIREMENTS, Cascade; "
+        "import sys, json; from pathlib import Path; from bento.service import MangaAssist, REQUIREMENTS, Cascade; "
         "from mangaassist_assets.lib.artifacts import open_bundle; "
         f"Cascade.load(open_bundle(Path({str(bundle)!r}))).classify(['hello', 'who']); "
+        "MangaAssist.shelves._load_and_warm(MangaAssist.shelves._wanted()); "
         "print(json.dumps([REQUIREMENTS, sorted({name.partition('.')[0] for name in sys.modules})]))"
     )
-    names, loaded = json.loads(run("-c", script, folder=tmp_path).stdout.splitlines()[-1])
+    names, loaded = json.loads(run("-c", script, folder=tmp_path, MANGAASSIST_HOME=str(house.home)).stdout.splitlines()[-1])
     providers, seen = metadata.packages_distributions(), set()
     while names:
         name = re.split(r"[\s;<>=!\[~(]", names.pop())[0].lower().replace("_", "-")
@@ -238,10 +256,20 @@ def test_the_image_holds_every_package_that_the_service_imports(house, tmp_path)
                 names += [r for r in metadata.requires(name) or [] if "extra ==" not in r]
                 seen.add(name)
     # ours, and what an environment brings unasked or is used where it happens to be there
-    known = {"bento", "mangaassist_assets", "_distutils_hack", "setuptools", "charset_normalizer"}
+    known = {"bento", "mangaassist_assets", "_distutils_hack", "setuptools", "charset_normalizer", "pandas", "pytz"}
     missing = {m for m in loaded if m in providers and m not in known and not {d.lower().replace("_", "-") for d in providers[m]} & seen}
     assert not missing
     assert {"torch", "transformers", "dagster", "great_expectations", "sklearn"}.isdisjoint(loaded)
+
+
+def test_the_image_holds_what_the_settings_ask_for_besides(tmp_path):
+    def pinned(**variables):
+        script = "from bento.service import pins; print(*(pin.partition('==')[0] for pin in pins()))"
+        return set(run("-c", script, folder=tmp_path, **variables).stdout.splitlines()[-1].split())
+
+    plain = pinned()
+    assert pinned(MANGAASSIST_RETRIEVAL__OPENSEARCH__URL="http://search:9200") == plain | {"opensearch-py"}
+    assert pinned(MANGAASSIST_RETRIEVAL__ENCODER="titan") == plain | {"boto3"}
 
 
 @pytest.mark.anyio

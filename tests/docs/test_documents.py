@@ -49,7 +49,7 @@ def test_every_link_leads_to_a_file(document):
 
 def test_every_block_of_settings_is_accepted(tmp_path):
     blocks = [block for document in DOCUMENTS for block in re.findall(r"```toml\n(.*?)```", document.read_text("utf-8"), re.DOTALL)]
-    sections = r"^\[+(sources|messages|intents|retrieval|selection|gates|release|ingestion|drift|labelling|alerts|service)\b"
+    sections = r"^\[+(sources|messages|intents|retrieval|selection|gates|release|ingestion|drift|labelling|alerts|cloudwatch|service)\b"
     settings = [block for block in blocks if re.search(sections, block, re.MULTILINE)]
     assert settings
     for number, block in enumerate(settings):

@@ -5,7 +5,7 @@ import datetime as dt
 import dagster as dg
 import pytest
 
-from mangaassist_assets.automation import every_week, when_inputs_change
+from mangaassist_assets.automation import every_day, every_week, when_inputs_change
 
 
 class Graph:
@@ -183,3 +183,26 @@ def test_what_reads_all_traffic_is_rebuilt_once_a_week_whatever_happens_above_it
                 asked.append(now.date())
                 dg.materialize([interactions, feedback_queries], instance=instance, selection=[feedback_queries])
     assert asked == [dt.date(2026, 10, 5), dt.date(2026, 10, 12), dt.date(2026, 10, 19)]
+
+
+def test_what_tells_of_days_that_are_over_is_also_rebuilt_soon_after_midnight():
+    @dg.asset
+    def monitoring():
+        return dg.MaterializeResult(data_version=dg.DataVersion("a"))
+
+    @dg.asset(deps=[monitoring], automation_condition=when_inputs_change() | every_day())
+    def cloudwatch_metrics(): ...
+
+    definitions, cursor, asked = dg.Definitions(assets=[monitoring, cloudwatch_metrics]), None, []
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([monitoring, cloudwatch_metrics], instance=instance)
+        for hour in range(49):
+            now = dt.datetime(2026, 10, 5, 1, 20, tzinfo=dt.UTC) + dt.timedelta(hours=hour)
+            result = dg.evaluate_automation_conditions(
+                defs=definitions, instance=instance, cursor=cursor, evaluation_time=now, asset_selection=dg.AssetSelection.all()
+            )
+            cursor = result.cursor
+            if result.get_num_requested(cloudwatch_metrics.key):
+                asked.append(now)
+                dg.materialize([monitoring, cloudwatch_metrics], instance=instance, selection=[cloudwatch_metrics])
+    assert asked == [dt.datetime(2026, 10, day, 0, 20, tzinfo=dt.UTC) for day in (6, 7)]

@@ -116,3 +116,18 @@ def test_doctor_names_a_remedy_for_what_falls(home, monkeypatch):
     assert answer.exit_code == 1
     assert findings["python"]["ok"] and findings["home"]["ok"]
     assert not findings["sources"]["ok"] and "gone.csv" in findings["sources"]["seen"] and findings["sources"]["remedy"]
+
+
+def test_doctor_says_whether_cloudwatch_can_be_told(home, monkeypatch):
+    for name, value in {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+    def seen(**told):
+        for name, value in told.items():
+            monkeypatch.setenv(f"MANGAASSIST_CLOUDWATCH__{name}", value)
+        settings.current.cache_clear()
+        (finding,) = [found for found in json.loads(say("doctor").stdout)["findings"] if found["what"] == "cloudwatch"]
+        return finding["ok"], finding["seen"]
+
+    assert seen() == (True, "off; cloudwatch.namespace is empty")
+    assert seen(NAMESPACE="Manga", REGION="eu-west-1") == (True, "Manga in eu-west-1, credentials by env; nothing was sent")
