@@ -46,20 +46,19 @@ class WordWindows:
         The length is there because maxima do not show it, and a message with two intents is longer than others.
         """
         pieces: list[int] = []
-        bounds: list[int] = []  # first piece of a text, and the first of the zeros after it
+        starts, ends = [], []
         for ids in tokenize(self.tokenizer, texts, MAX_PIECES):
-            bounds.append(len(pieces))
+            starts.append(len(pieces))
             pieces += ids
-            bounds.append(len(pieces))
+            ends.append(len(pieces))
             pieces += (PAD, PAD)
         products = self.embedding[pieces] @ self._products
         f = products.shape[1] // 6
         out = products[:, : 3 * f]
         out[:-1, f:] += products[1:, 3 * f : 5 * f]
         out[:-2, 2 * f :] += products[2:, 5 * f :]
-        highest = np.maximum.reduceat(out, bounds, axis=0)[::2]
-        lengths = np.subtract(bounds[1::2], bounds[::2])
-        return np.hstack([np.maximum(highest, 0), log_length(lengths)])
+        highest = np.stack([out[start:end].max(0) for start, end in zip(starts, ends, strict=True)])
+        return np.hstack([np.maximum(highest, 0), log_length(np.subtract(ends, starts))])
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         return {"pieces": self.embedding.astype(np.float16)} | {
