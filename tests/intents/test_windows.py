@@ -22,7 +22,7 @@ def test_features_are_the_maxima_of_torchs_convolutions(reader):
     found = reader.features(TEXTS)
     for text, row in zip(TEXTS, found, strict=True):
         ids = tokenize(reader.tokenizer, [text], 64)[0]
-        read = torch.from_numpy(reader.embedding[[*ids, PAD, PAD]]).T[None]
+        read = torch.from_numpy(reader.embedding[[*ids, PAD, PAD]].astype(np.float32)).T[None]
         expected = [functional.conv1d(read, torch.from_numpy(weights)).amax(2).relu()[0] for weights in reader.filters]
         np.testing.assert_allclose(row[:-1], torch.cat(expected).numpy(), atol=1e-5)
         assert row[-1] == pytest.approx(np.log(len(ids) / 20), abs=1e-5)

@@ -198,6 +198,6 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
     learnt = {name: tensor.detach() for name, tensor in tensors.items()}
     pieces[used] = learnt["pieces"]
     # tables as they are stored, so that calibration sees what is served
-    reader = WordWindows(tokenizer, pieces.half().numpy(), [learnt[f"convolutions.{i}.weight"].numpy() for i in range(len(windows.WIDTHS))])
+    reader = WordWindows(tokenizer, pieces.numpy(), [learnt[f"convolutions.{i}.weight"].numpy() for i in range(len(windows.WIDTHS))])
     layers = (learnt["hidden.weight"].T, learnt["hidden.bias"], learnt["output.weight"].T, learnt["output.bias"])
     return Student(ngrams, reader, learnt["terms"].half().numpy(), *(layer.numpy() for layer in layers))
