@@ -1,9 +1,9 @@
 """The fast path: n-gram embeddings and filters over word pieces, with one hidden layer, taught by the classifier.
 
-A message costs about a tenth of a millisecond: its n-grams' embeddings are averaged, its word pieces convolved (`windows.py`), and two
-small matrices do the rest. N-grams read Japanese, slang and typos, of which the pieces know little; pieces know words that no training
-message had, and their order. What the student knows it learns from the soft answers of a teacher (Hinton et al. 2015) on many texts,
-labelled or not.
+A message costs about a tenth of a millisecond in a batch: its n-grams' embeddings are averaged, its word pieces convolved
+(`windows.py`), and two small matrices do the rest. N-grams read Japanese, slang and typos, of which the pieces know little; pieces know
+words that no training message had, and their order. What the student knows it learns from the soft answers of a teacher (Hinton et al.
+2015) on many texts, labelled or not.
 """
 
 import contextlib
