@@ -127,7 +127,7 @@ def _network(settings: Distillation, terms: int, pieces: "torch.Tensor", classes
             self.convolutions = nn.ModuleList(
                 nn.Conv1d(settings.piece_width, settings.filters, width, bias=False) for width in windows.WIDTHS
             )
-            self.hidden = nn.Linear(settings.width + windows.features(settings.filters), settings.hidden)
+            self.hidden = nn.Linear(settings.width + windows.feature_count(settings.filters), settings.hidden)
             self.output = nn.Linear(settings.hidden, 2 * classes)
 
         def forward(self, rows: Any, padded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -164,7 +164,7 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
     k, rate = primary.shape[1], settings.learning_rate
     ngrams = Ngrams.fit(texts, most_terms=settings.most_terms)
     rows = ngrams.matrix(texts)
-    tokenizer, pieces = windows.start(settings.piece_width)
+    tokenizer, pieces = windows.first_pieces(settings.piece_width)
     ids = tokenize(tokenizer, texts, windows.MAX_PIECES)
     lengths = np.array([len(i) for i in ids])
     used, places = np.unique([windows.PAD, *itertools.chain(*ids)], return_inverse=True)  # the others keep their embeddings

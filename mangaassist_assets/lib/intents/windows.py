@@ -70,7 +70,7 @@ class WordWindows:
         return cls(tokenizer, tensors["pieces"], [tensors[f"filters_{width}"] for width in WIDTHS])
 
 
-def features(filters: int) -> int:
+def feature_count(filters: int) -> int:
     """How many features `filters` of each width give, the length included."""
     return len(WIDTHS) * filters + 1
 
@@ -80,7 +80,7 @@ def log_length(pieces: NDArray[np.int64]) -> Floats:
     return np.log(pieces / 20, dtype=np.float32)[:, None]
 
 
-def start(width: int) -> "tuple[Tokenizer, torch.Tensor]":
+def first_pieces(width: int) -> "tuple[Tokenizer, torch.Tensor]":
     """The embedded encoder's tokenizer, and its piece embeddings (V, width) cut to their principal components.
 
     Raises:
