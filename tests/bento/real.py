@@ -11,7 +11,7 @@ from mangaassist_assets.lib.intents.export import to_onnx
 from mangaassist_assets.lib.intents.features import Ngrams
 from mangaassist_assets.lib.intents.rules import RuleRecord, records_to_json
 from mangaassist_assets.lib.intents.student import Student
-from mangaassist_assets.lib.intents.windows import WIDTHS, WordWindows, features
+from mangaassist_assets.lib.intents.windows import WIDTHS, WordWindows, feature_count
 
 LABELS = ("chitchat", "faq", "order_tracking")
 RULES = """
@@ -51,7 +51,7 @@ def write_real_bundle(house, seed=1):
     output[:, LABELS.index("faq")] = 10
     least = -3.6 * float(ngrams.matrix([SURE]).sum())  # a tenth fewer known n-grams leave the hidden layer silent, all answers even
     words = WordWindows(pretrained.tokenizer, np.zeros((shape.vocabulary, 1)), [np.zeros((1, 1, width)) for width in WIDTHS])
-    hidden = np.vstack([np.ones((4, 4)), np.zeros((features(1), 4))])  # n-grams alone decide
+    hidden = np.vstack([np.ones((4, 4)), np.zeros((feature_count(1), 4))])  # n-grams alone decide
     student = Student(ngrams, words, np.ones((len(ngrams), 4)), hidden, np.full(4, least), output, np.zeros(2 * k))
     records = [
         RuleRecord(name, intent, 40, 40, 0.97, 0.91, True)

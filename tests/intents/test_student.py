@@ -9,7 +9,7 @@ from mangaassist_assets.lib.intents.classifier import tensors_to_bytes
 from mangaassist_assets.lib.intents.encoder import tokenize
 from mangaassist_assets.lib.intents.prediction import softmax
 from mangaassist_assets.lib.intents.student import Distillation, Student, distil
-from mangaassist_assets.lib.intents.windows import MAX_PIECES, start
+from mangaassist_assets.lib.intents.windows import MAX_PIECES, first_pieces
 
 SMALL = Distillation(width=16, most_terms=2000, piece_width=8, filters=8, hidden=16, epochs=12, batch_rows=16, learning_rate=0.02)
 
@@ -106,7 +106,7 @@ def test_what_is_learnt_does_not_hang_on_the_number_of_threads(student, lesson):
 
 
 def test_pieces_that_no_message_had_keep_the_encoders_embeddings(student, lesson):
-    tokenizer, pieces = start(SMALL.piece_width)
+    tokenizer, pieces = first_pieces(SMALL.piece_width)
     row = tokenizer.get_vocab()
     np.testing.assert_array_equal(student.words.embedding[row["philosophy"]], pieces[row["philosophy"]].half().numpy())
     learnt = tokenize(tokenizer, lesson[0][:1], MAX_PIECES)[0]

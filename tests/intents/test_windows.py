@@ -6,14 +6,14 @@ import torch
 from torch.nn import functional
 
 from mangaassist_assets.lib.intents.encoder import tokenize
-from mangaassist_assets.lib.intents.windows import PAD, WIDTHS, WordWindows, features, start
+from mangaassist_assets.lib.intents.windows import PAD, WIDTHS, WordWindows, feature_count, first_pieces
 
 TEXTS = ["where is my order", "", "おすすめの漫画は?", "is vol. 3 in stock", "a " * 200]
 
 
 @pytest.fixture(scope="module")
 def reader():
-    tokenizer, pieces = start(8)
+    tokenizer, pieces = first_pieces(8)
     rng = np.random.default_rng(0)
     return WordWindows(tokenizer, pieces.numpy(), [rng.normal(size=(5, 8, width)).astype(np.float32) for width in WIDTHS])
 
@@ -22,7 +22,7 @@ def test_features_are_the_maxima_of_torchs_convolutions(reader):
     found = reader.features(TEXTS)
     for text, row in zip(TEXTS, found, strict=True):
         ids = tokenize(reader.tokenizer, [text], 64)[0]
-        read = torch.from_numpy(reader.embedding[[*ids, PAD, PAD]]).T[None]
+        read = torch.from_numpy(reader.embedding[[*ids, PAD, PAD]].astype(np.float32)).T[None]
         expected = [functional.conv1d(read, torch.from_numpy(weights)).amax(2).relu()[0] for weights in reader.filters]
         np.testing.assert_allclose(row[:-1], torch.cat(expected).numpy(), atol=1e-5)
         assert row[-1] == pytest.approx(np.log(len(ids) / 20), abs=1e-5)
@@ -42,12 +42,12 @@ def test_the_order_of_words_matters(reader):
 
 def test_the_last_feature_is_the_length(reader):
     assert (np.diff(reader.features(["a", "a b", "a b c d"])[:, -1]) > 0).all()
-    assert reader.features(["a", "b"]).shape == (2, features(5))
+    assert reader.features(["a", "b"]).shape == (2, feature_count(5))
 
 
 def test_embeddings_start_as_principal_components_of_the_encoders():
-    _, pieces = start(8)
-    tokenizer, wider = start(384)
+    _, pieces = first_pieces(8)
+    tokenizer, wider = first_pieces(384)
     row = tokenizer.get_vocab()
     assert (pieces[PAD] == 0).all()
     assert pieces.std() == pytest.approx(0.5, abs=0.01)

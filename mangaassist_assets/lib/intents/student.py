@@ -1,9 +1,9 @@
 """The fast path: n-gram embeddings and filters over word pieces, with one hidden layer, taught by the classifier.
 
-A message costs about a tenth of a millisecond: its n-grams' embeddings are averaged, its word pieces convolved (`windows.py`), and two
-small matrices do the rest. N-grams read Japanese, slang and typos, of which the pieces know little; pieces know words that no training
-message had, and their order. What the student knows it learns from the soft answers of a teacher (Hinton et al. 2015) on many texts,
-labelled or not.
+A message costs about a tenth of a millisecond in a batch: its n-grams' embeddings are averaged, its word pieces convolved
+(`windows.py`), and two small matrices do the rest. N-grams read Japanese, slang and typos, of which the pieces know little; pieces know
+words that no training message had, and their order. What the student knows it learns from the soft answers of a teacher (Hinton et al.
+2015) on many texts, labelled or not.
 """
 
 import contextlib
@@ -127,7 +127,7 @@ def _network(settings: Distillation, terms: int, pieces: "torch.Tensor", classes
             self.convolutions = nn.ModuleList(
                 nn.Conv1d(settings.piece_width, settings.filters, width, bias=False) for width in windows.WIDTHS
             )
-            self.hidden = nn.Linear(settings.width + windows.features(settings.filters), settings.hidden)
+            self.hidden = nn.Linear(settings.width + windows.feature_count(settings.filters), settings.hidden)
             self.output = nn.Linear(settings.hidden, 2 * classes)
 
         def forward(self, rows: Any, padded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -164,7 +164,7 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
     k, rate = primary.shape[1], settings.learning_rate
     ngrams = Ngrams.fit(texts, most_terms=settings.most_terms)
     rows = ngrams.matrix(texts)
-    tokenizer, pieces = windows.start(settings.piece_width)
+    tokenizer, pieces = windows.first_pieces(settings.piece_width)
     ids = tokenize(tokenizer, texts, windows.MAX_PIECES)
     lengths = np.array([len(i) for i in ids])
     used, places = np.unique([windows.PAD, *itertools.chain(*ids)], return_inverse=True)  # the others keep their embeddings
@@ -198,6 +198,6 @@ def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Flo
     learnt = {name: tensor.detach() for name, tensor in tensors.items()}
     pieces[used] = learnt["pieces"]
     # tables as they are stored, so that calibration sees what is served
-    reader = WordWindows(tokenizer, pieces.half().numpy(), [learnt[f"convolutions.{i}.weight"].numpy() for i in range(len(windows.WIDTHS))])
+    reader = WordWindows(tokenizer, pieces.numpy(), [learnt[f"convolutions.{i}.weight"].numpy() for i in range(len(windows.WIDTHS))])
     layers = (learnt["hidden.weight"].T, learnt["hidden.bias"], learnt["output.weight"].T, learnt["output.bias"])
     return Student(ngrams, reader, learnt["terms"].half().numpy(), *(layer.numpy() for layer in layers))
