@@ -29,7 +29,7 @@ from mangaassist_assets.simulation.settings import SimulationSettings
 from mangaassist_assets.simulation.traffic import DayOfTraffic
 
 BY = "simulation"
-SHADOW_ON, CANARY_BY, WATCHED_BY, APPROVED_ON = 14, 22, 25, 30  # days: a week in shadow, some in canary, then a person's word
+SHADOW_ON, CANARY_BY, WATCHED_BY, APPROVED_ON = 7, 15, 18, 22  # days: a week in shadow, some in canary, then a person's word
 WHY_SHADOW = "it answers more held-out messages right than what serves; a week in shadow will tell"
 WHY_CHAMPION = "the canary has too few sessions to decide, and nothing speaks against it"
 SMALL = "linear"  # the candidate that opens the shop
