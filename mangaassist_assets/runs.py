@@ -125,10 +125,10 @@ def needed(definitions: dg.Definitions, instance: dg.DagsterInstance, among: Ite
     Args:
         definitions: the graph.
         instance: where its runs are recorded.
-        among: assets to look at, where the others are known; None looks at all. Each partition costs some 15 ms.
+        among: assets to look at, where the others are known; None looks at all.
 
     Unproven is what a blocking check has refused, or has not yet looked at. Staleness is Dagster's own idea of it, the one that its UI
-    shows. It is asked here and nowhere else: the resolver is not part of Dagster's public interface.
+    shows, but for days (`_stale_days`). It is asked here and nowhere else: the resolver is not part of Dagster's public interface.
     """
     graph = definitions.resolve_asset_graph()
     loaded = LoadingContextForTest(instance)

@@ -6,9 +6,8 @@ words that no training message had, and their order. What the student knows it l
 2015) on many texts, labelled or not.
 """
 
-import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from mangaassist_assets.lib.intents import windows
 from mangaassist_assets.lib.intents.encoder import length_batches, pad, tokenize
 from mangaassist_assets.lib.intents.features import Ngrams
 from mangaassist_assets.lib.intents.windows import WordWindows
+from mangaassist_assets.lib.threads import one_torch_thread
 
 if TYPE_CHECKING:
     import torch
@@ -100,19 +100,6 @@ class Student:
         return cls(ngrams, words, *(tensors[name].astype(np.float32) for name in names))
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch on one thread: steps of a few milliseconds wait for each other on two, and what is learnt does not hang on the cores."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _network(settings: Distillation, terms: int, pieces: "torch.Tensor", classes: int) -> "torch.nn.Module":
     """The student while it learns: `forward` gives (B, 2K) logits of rows of n-grams, padded pieces (B, T) and lengths (B, 1)."""
     import torch
@@ -143,7 +130,7 @@ def _network(settings: Distillation, terms: int, pieces: "torch.Tensor", classes
     return Network()
 
 
-@_one_thread()
+@one_torch_thread()
 def distil(texts: Sequence[str], primary: Floats, presence: Floats, weights: Floats, settings: Distillation) -> Student:
     """Teaches a student.
 

@@ -4,9 +4,8 @@ Each family is tried at several shares of its learned change (Wortsman et al. 20
 a family that cannot be folded into the query has to pay for the rebuild that it asks for.
 """
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from mangaassist_assets.lib.errors import BadInput
 from mangaassist_assets.lib.retrieval.adapter import Adapter
 from mangaassist_assets.lib.retrieval.adapter_fitting import GENERAL, AdapterTraining, Family, TrainingData, examples_of, fit
 from mangaassist_assets.lib.retrieval.evaluation import METRICS, rank_documents, scores_of
+from mangaassist_assets.lib.threads import one_torch_thread
 
 Floats = NDArray[np.float32]
 Scores = dict[str, NDArray[np.float64]]
@@ -92,7 +92,7 @@ def train_adapter(data: TrainingData, settings: AdapterTraining) -> TrainedAdapt
     rank = _Validation(data, settings)
     base = rank.scores(Adapter.identity(dimension))
     found = [_Candidate(Family("identity", 0.0), 0.0, base, 0.0 if len(rank.general) else None, 0.0)]
-    with _one_thread():
+    with one_torch_thread():
         for family in settings.families:
             started = time.perf_counter()
             adapter = fit(family, data, training, settings)
@@ -209,16 +209,3 @@ def _check(data: TrainingData) -> None:
             if not (np.abs(length - 1) < 0.01).all():  # fp16 shards are off by a thousandth; NaN is caught as well
                 row = start + int(np.flatnonzero(~(np.abs(length - 1) < 0.01))[0])
                 raise BadInput(f"vector {row} of {name} is not of length 1", where="embedding adapter", remedy="Encode its text again.")
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """The order of sums depends on the number of threads, and so would the bytes."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
